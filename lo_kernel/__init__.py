@@ -12,8 +12,8 @@ not pay for the others.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # a type checker takes it for true; `typing` is most of what importing this would cost
 if TYPE_CHECKING:
     from lo_kernel.engine.keys import EventField as EventField
     from lo_kernel.engine.keys import KeyField as KeyField
@@ -47,11 +47,11 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    value: object = getattr(import_module(home), name)
     globals()[name] = value  # the next look-up finds it here and does not come back
     return value
 
