@@ -39,6 +39,7 @@ __all__ = [
     "PlaceOptions",
     "SpecInfo",
     "add_install_arguments",
+    "add_place_arguments",
     "ensure",
     "install",
     "kernels_folder",
@@ -223,14 +224,19 @@ def parse_env(pairs: Sequence[str]) -> dict[str, str]:
     return variables
 
 
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the options of `uninstall`; `place_of` makes its arguments of what came."""
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--sys-prefix", action="store_true", help="in this Python environment (the default)")
+    place.add_argument("--user", action="store_true", help="in the user's folder, for each of their Jupyters")
+    place.add_argument("--prefix", metavar="DIR", help="below DIR, in share/jupyter/kernels")
+    parser.add_argument("--name", default=KERNEL_NAME, help="name of the kernelspec (default: %(default)s)")
+
+
 def add_install_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a command line the options of `install`; `options_of` makes its arguments of what came."""
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument("--sys-prefix", action="store_true", help="into this Python environment (the default)")
-    place.add_argument("--user", action="store_true", help="for every Jupyter of this user")
-    place.add_argument("--prefix", metavar="DIR", help="below DIR, in share/jupyter/kernels")
+    add_place_arguments(parser)
     add = parser.add_argument
-    add("--name", default=KERNEL_NAME, help="name of the kernelspec (default: %(default)s)")
     add("--display-name", metavar="TEXT", help=f"what launchers show (default: {DISPLAY_NAME})")
     add("--env", action="append", default=[], metavar="K=V", help="environment variable; may be repeated")
     add("--loop", choices=("kernel", "thread"), help="loop that the app runs on")
@@ -239,7 +245,7 @@ def add_install_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def place_of(options: argparse.Namespace) -> PlaceOptions:
-    """The arguments of `uninstall`, from a command line with the options of `add_install_arguments`."""
+    """The arguments of `uninstall`, from a command line with the options of `add_place_arguments`."""
     return {"user": options.user, "prefix": options.prefix, "name": options.name}
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -168,12 +169,21 @@ def _command() -> list[str]:
             f"{sys.executable} lacks {', '.join(missing)}, without which the kernel can't start: "
             f"{sys.executable} -m pip install {checkout.parent if checkout.is_file() else 'lo-kernel'}"
         )
-    try:
-        metadata.distribution("lo-kernel")
-        started = ["-m", "lo_kernel"]
-    except metadata.PackageNotFoundError:
-        started = [str(_PACKAGE)]
+    started = ["-m", "lo_kernel"] if _installed() else [str(_PACKAGE)]
     return [sys.executable, *started, "-f", "{connection_file}"]
+
+
+def _installed() -> bool:
+    """Whether a new process of this Python finds the package: this one may have it from a checkout's path."""
+    question = "import lo_kernel; lo_kernel.__version__"
+    asked = subprocess.run(
+        [sys.executable, "-E", "-c", question],
+        cwd=Path(sys.executable).anchor,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    return asked.returncode == 0
 
 
 def _document(display_name: str, env: Mapping[str, str]) -> dict[str, Any]:
