@@ -1,0 +1,105 @@
+"""What a person starts without a command: the app, ``--loconsole``, ``--lokernel``; and the help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields
+
+import lo_kernel
+from lo_kernel.commands.options import (
+    OptionParser,
+    add_settings,
+    settings_from,
+    settings_help,
+    split_at_dashes,
+)
+from lo_kernel.settings import Settings
+
+__all__ = ["run"]
+
+_HELP = """\
+lo-kernel {version}: a Jupyter kernel in which the Learning Observer is alive.
+
+usage: lo-kernel [COMMAND] [OPTIONS] [-- IPYTHON OPTIONS]   or: python -m lo_kernel ...
+
+  (none), serve     the app by itself: prints its address, writes the kernel file if missing or stale
+  --loconsole       an interactive shell including a kernel with the app, which other clients can join
+  --lokernel [1]    a kernel with the app: prints its connection file and the line that joins it
+  -f FILE           what kernel.json runs: a kernel for the Jupyter client that wrote FILE
+
+  install           write the kernel file, for Jupyter's launchers to find    (install --help)
+  uninstall         take it away again                                        (uninstall --help)
+  status            which kernel files there are, and what is running where
+  simulate          a class that types, sent to the running app               (simulate --help)
+  lab               JupyterLab on the example notebook, a class streaming in  (lab --help)
+
+settings, also as {variable} and as c.LOKernel.port in ipython_kernel_config.py:
+{settings}
+
+  --help, --help-all (settings as traits), --version
+"""
+
+
+class _Parser(OptionParser):
+    def format_help(self) -> str:
+        return _HELP.format(
+            version=lo_kernel.__version__, variable="LO_KERNEL_PORT, ...", settings=settings_help()
+        )
+
+
+def run(arguments: Sequence[str], commands: Sequence[str]) -> int:
+    """Start what ``arguments`` ask for; the exit code."""
+    ours, theirs = split_at_dashes(arguments)
+    parser = _Parser("", "")
+    parser.add_argument("--loconsole", action="store_true")
+    parser.add_argument("--lokernel", nargs="?", const="1", metavar="1")
+    parser.add_argument("-f", dest="connection_file", metavar="FILE")
+    parser.add_argument("--help-all", action="store_true")
+    parser.add_argument("--version", action="version", version=f"lo-kernel {lo_kernel.__version__}")
+    add_settings(parser)
+    words = [each for each in ours[:1] if not each.startswith("-")]
+    if words:
+        parser.error(f"unknown command {words[0]!r}; commands: {', '.join(commands)}")
+    options = parser.parse(ours)
+    if options.help_all:
+        return _help_all()
+    return _start(parser, options, theirs)
+
+
+def _start(parser: OptionParser, options: argparse.Namespace, theirs: list[str] | None) -> int:
+    wants_kernel = options.lokernel is not None
+    if options.loconsole and (wants_kernel or options.connection_file):
+        other = "--lokernel" if wants_kernel else "-f"
+        parser.error(f"--loconsole and {other} contradict each other: choose one")
+    if theirs is not None and not (options.loconsole or wants_kernel):
+        parser.error("options after '--' are a kernel's: they need --loconsole or --lokernel")
+    settings, asked_for = settings_from(parser, options)
+    traits = [
+        f"--LOKernel.{spec.name}={value!s}"
+        for spec in fields(Settings)
+        if (value := getattr(options, spec.name, None)) is not None
+    ]
+    if options.loconsole:
+        from lo_kernel.commands.console import run_console
+
+        return run_console([*traits, *(theirs or [])])
+    if wants_kernel or options.connection_file:
+        from lo_kernel.kernel.app import launch
+
+        file = [f"--IPKernelApp.connection_file={options.connection_file}"] if options.connection_file else []
+        launch([*file, *traits, *(theirs or [])], by_hand=wants_kernel)
+        return 0
+    from lo_kernel.commands.serve import serve
+
+    return serve(settings, asked_for)
+
+
+def _help_all() -> int:
+    from lo_kernel.kernel.kernel import LOKernel
+
+    traits = LOKernel.class_traits(config=True)
+    print("Settings of the kernel, for `-- --LOKernel.NAME=VALUE` and ipython_kernel_config.py:\n")
+    for spec in fields(Settings):
+        print(LOKernel.class_get_trait_help(traits[spec.name]))
+    return 0

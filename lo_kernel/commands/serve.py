@@ -1,0 +1,66 @@
+"""The app by itself, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lo_kernel.commands.options import OptionParser, add_settings, settings_from
+from lo_kernel.kernel import kernelspec
+from lo_kernel.kernel.apps import app_factory
+from lo_kernel.kernel.host import AppHost, port_candidates
+from lo_kernel.kernel.logs import log_to
+from lo_kernel.runtime import Runtime
+from lo_kernel.settings import Settings
+
+__all__ = ["main", "serve"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``lo-kernel serve``."""
+    parser = OptionParser("serve", "The app by itself; prints its address. Ctrl-C ends it.")
+    add_settings(parser)
+    return serve(*settings_from(parser, parser.parse(arguments)))
+
+
+def serve(settings: Settings, asked_for: frozenset[str] = frozenset()) -> int:
+    """Run the app in this process until a signal ends it; the exit code.
+
+    The kernel file is written if it is missing or stale; where that isn't possible it says so and goes on.
+    """
+    if message := kernelspec.ensure().message:
+        print(message, file=sys.stderr)
+    # there is no cell here that could block the loop: a thread beside it would only cost
+    asyncio.run(_serve(replace(settings, loop="kernel"), "port" in asked_for))
+    return 0
+
+
+async def _serve(settings: Settings, port_asked_for: bool) -> None:
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Windows has no such handlers; there KeyboardInterrupt ends asyncio.run
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, over.set)
+    log = log_to(settings.workspace_path / "logs")
+    runtime = Runtime(settings)
+    host = AppHost(
+        settings,
+        app_factory(settings, runtime),
+        ports=port_candidates(settings, asked_for=port_asked_for, last_port=runtime.workspace.last_port),
+        on_bind=runtime.bind,
+    )
+    try:
+        await host.start()
+        token = runtime.workspace.tokens.get("notebook")
+        print(f"{runtime.url}?token={token}" if token else runtime.url, flush=True)
+        if runtime.started is not None and not runtime.workspace.owner:
+            print("The workspace belongs to another process, which this one follows.", file=sys.stderr)
+        await over.wait()
+    finally:
+        await host.stop()
+        log.close()

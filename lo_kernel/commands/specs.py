@@ -1,0 +1,31 @@
+"""``lo-kernel install`` and ``lo-kernel uninstall``: the kernel file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lo_kernel.commands.options import OptionParser
+from lo_kernel.kernel import kernelspec
+
+__all__ = ["install", "uninstall"]
+
+
+def install(arguments: Sequence[str]) -> int:
+    """``lo-kernel install``."""
+    parser = OptionParser("install", "Write a kernel file that starts this Python, for Jupyter to find.")
+    kernelspec.add_install_arguments(parser)
+    spec = kernelspec.install(**kernelspec.options_of(parser.parse(arguments)))
+    print(f"wrote {spec.path}")
+    return 0
+
+
+def uninstall(arguments: Sequence[str]) -> int:
+    """``lo-kernel uninstall``."""
+    parser = OptionParser("uninstall", "Take a kernel file of ours away.")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--sys-prefix", action="store_true", help="from this Python environment (the default)")
+    place.add_argument("--user", action="store_true", help="from this user's folder")
+    place.add_argument("--prefix", metavar="DIR", help="below DIR, in share/jupyter/kernels")
+    parser.add_argument("--name", default=kernelspec.KERNEL_NAME, help="its name (default: %(default)s)")
+    print(f"removed {kernelspec.uninstall(**kernelspec.place_of(parser.parse(arguments)))}")
+    return 0

@@ -1,0 +1,113 @@
+"""The application that runs `LOKernel`: `IPKernelApp` with our kernel, and an end that loses nothing."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ipykernel.kernelapp import IPKernelApp, kernel_aliases
+from traitlets import Bool, Dict, Type
+
+from lo_kernel.kernel.kernel import LOKernel, asyncio_loop_of
+from lo_kernel.settings import Settings
+
+__all__ = ["LOKernelApp", "launch"]
+
+_ALIASES = {spec.name.replace("_", "-"): f"LOKernel.{spec.name}" for spec in fields(Settings)}
+
+
+class LOKernelApp(IPKernelApp):
+    """`IPKernelApp` for `LOKernel`; each setting is an option too, such as ``--port=8000``.
+
+    Its name stays ``ipython-kernel``, so that ``ipython_kernel_config.py`` is read.
+    """
+
+    aliases = Dict(kernel_aliases | _ALIASES)
+    classes = [*IPKernelApp.classes, LOKernel]  # noqa: RUF012 - as the base class has it
+    kernel_class = Type(  # type: ignore[assignment] # traitlets types its own Type loosely
+        LOKernel, klass="ipykernel.kernelbase.Kernel", help="The kernel that is run."
+    ).tag(config=True)
+    by_hand = Bool(False, help="Whether a person started it, at a terminal.")
+    subcommands: dict[str, Any] = {}  # noqa: RUF012 - as above; ipykernel's would install another kernel
+
+    def _ip_default(self) -> str:
+        # the base class asks for this machine's interfaces, with an import of psutil, to find "127.0.0.1"
+        return super()._ip_default() if self.transport == "ipc" else "127.0.0.1"
+
+    def init_signal(self) -> None:
+        """SIGTERM ends the kernel in order; by hand, so does Ctrl-C where no cell runs."""
+        super().init_signal()
+        signal.signal(signal.SIGTERM, self._terminate)
+        if self.by_hand:
+            signal.signal(signal.SIGINT, self._interrupt_idle)
+
+    def log_connection_info(self) -> None:
+        """By hand, print the connection file and the line that joins; nothing of it for a Jupyter client."""
+        super().log_connection_info()
+        if self.by_hand:
+            file = Path(self.abs_connection_file)
+            name = file.name if str(file.parent) == self.connection_dir else file
+            print(
+                f"connection file: {file}\njupyter console --existing {name}", file=sys.__stdout__, flush=True
+            )
+
+    def _interrupt_idle(self, number: int, frame: Any) -> None:
+        # a client's stop button arrives as a signal, too: that one is for a cell, and there is none
+        if not (isinstance(self.kernel, LOKernel) and self.kernel.client_interrupts()):
+            self._terminate(number, frame)
+
+    def _terminate(self, number: int, frame: Any) -> None:
+        if not isinstance(self.kernel, LOKernel) or not hasattr(self.kernel, "io_loop"):
+            self.exit(128 + number)  # while the kernel comes up there is nothing to end yet
+        loop = asyncio_loop_of(self.kernel.io_loop)
+        loop.call_soon_threadsafe(loop.stop)
+        # ipykernel installs a SIGINT handler for as long as a cell runs, that suits the kind of cell
+        interrupt = signal.getsignal(signal.SIGINT)
+        if callable(interrupt) and interrupt != self._interrupt_idle:
+            interrupt(signal.SIGINT, frame)
+
+    def start(self) -> None:
+        """Run until the kernel ends, however it does (`exit` in a cell calls no `do_shutdown`)."""
+        try:
+            super().start()
+        finally:
+            if isinstance(self.kernel, LOKernel):
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing may cut off the last writes
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                asyncio_loop_of(self.io_loop).run_until_complete(self.kernel.stop_app())
+
+
+def _import_app() -> None:
+
+    import lo_kernel.app.application
+    import lo_kernel.notebook.observer
+    import lo_kernel.runtime  # noqa: F401
+
+
+def launch(argv: Sequence[str], *, by_hand: bool = False) -> None:
+    """Run a kernel with ``argv`` (as after ``python -m lo_kernel``) until it ends.
+
+    ``by_hand``: a person started it at a terminal, who is told how to join it.
+
+    Two things make up for most of the time that the app's imports take. They run in a thread beside the
+    kernel's own start-up: `aiohttp` loads the machine's CA certificates when it is imported, 40 ms of
+    OpenSSL's time without the GIL. And the garbage collector, which would walk over the growing heap of
+    imported modules again and again (30 ms), waits until all is there.
+    """
+    gc.disable()
+    try:
+        importing = threading.Thread(target=_import_app, name="lo_kernel imports", daemon=True)
+        importing.start()
+        app = LOKernelApp.instance(by_hand=by_hand)
+        app.initialize(list(argv))
+        importing.join()
+    finally:
+        gc.freeze()  # what start-up left stays: no collection need look at it again
+        gc.enable()
+    app.start()

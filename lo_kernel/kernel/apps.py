@@ -1,0 +1,54 @@
+"""Which app a kernel or a server boots: its own, or any `aiohttp.web.Application` that a factory gives."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from lo_kernel.errors import LOError, SettingsError
+
+if TYPE_CHECKING:
+    from lo_kernel.kernel.host import AppFactory
+    from lo_kernel.runtime import Runtime
+    from lo_kernel.settings import Settings
+
+__all__ = ["app_factory"]
+
+
+def app_factory(settings: Settings, runtime: Runtime) -> AppFactory:
+    """What makes the app that ``settings.app`` names; `SettingsError` where there is none such.
+
+    ``embedded`` is the app of this package around ``runtime``. ``package.module:factory`` is called without
+    arguments and gives an `aiohttp.web.Application`, at once or awaited.
+    """
+    if settings.app == "embedded":
+
+        def embedded() -> object:
+            from lo_kernel.app.application import create_app
+
+            return create_app(runtime)
+
+        return embedded  # type: ignore[return-value] # create_app's module is imported when it is called
+    if settings.app == "learning_observer":
+        raise LOError(
+            "app='learning_observer': the deployed Learning Observer can't be booted by this version; "
+            "use app='embedded', or app='package.module:factory' for an aiohttp application of your own"
+        )
+    return _imported(settings.app)
+
+
+def _imported(where: str) -> AppFactory:
+    module_name, _, path = where.partition(":")
+    expected = "expected package.module:factory"
+    try:
+        found: object = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"app={where!r}: {expected}, and there is no module {error.name!r}") from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise SettingsError(f"app={where!r}: {expected}, and {module_name} has no {path!r}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise SettingsError(f"app={where!r}: {expected}, and {path!r} can't be called")
+    factory: AppFactory = found
+    return factory

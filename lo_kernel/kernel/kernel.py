@@ -1,0 +1,261 @@
+"""An IPython kernel with a running app.
+
+`LOKernel.start` boots the app before the kernel's sockets are read, so it answers before the first cell can
+run. What goes wrong with the app never takes the kernel with it: the cells run, and the banner, the first
+cell's output and ``lo.errors`` say what happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import inspect
+import sys
+import time
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ipykernel.ipkernel import IPythonKernel
+from tornado.ioloop import IOLoop
+
+import lo_kernel
+from lo_kernel.kernel.magics import lo_magic, remembered_loop
+from lo_kernel.kernel.traits import SettingsTraits, settings_of
+from lo_kernel.kernel.watch import LoopWatch
+from lo_kernel.settings import Settings
+
+if TYPE_CHECKING:
+    import logging
+
+    from lo_kernel.engine.errorlog import ErrorLog
+    from lo_kernel.kernel.host import AppHost
+    from lo_kernel.runtime import Runtime
+
+__all__ = ["LOKernel", "LOWithoutApp", "asyncio_loop_of"]
+
+_HELD_TOO_LONG = 2.0  # s that a cell may keep the app from answering before the kernel says so
+
+
+def asyncio_loop_of(loop: IOLoop) -> asyncio.AbstractEventLoop:
+    """The asyncio loop below a tornado loop; since tornado 6 there is always one."""
+    below: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
+    return below
+
+
+class LOWithoutApp:
+    """What ``lo`` is where not even the parts of an app could be made; ``errors`` says why."""
+
+    def __init__(self, errors: ErrorLog) -> None:
+        self.errors = errors
+
+    def __repr__(self) -> str:
+        return "\n".join(["Learning Observer: the app did not start.", *map(str, self.errors)])
+
+
+class LOKernel(SettingsTraits, IPythonKernel):
+    """An `IPythonKernel` that boots a Learning Observer app and puts ``lo`` into the namespace.
+
+    Each field of `lo_kernel.settings.Settings` is a trait: ``--LOKernel.port=8000`` on the command line,
+    ``c.LOKernel.port = 8000`` in ``ipython_kernel_config.py``, or ``LO_KERNEL_PORT=8000``.
+    """
+
+    implementation = "lo_kernel"
+    implementation_version = lo_kernel.__version__
+
+    settings = Settings()
+    runtime: Runtime | None = None
+    host: AppHost | None = None
+    lo: Any = None
+    failure: str = ""
+    """Traceback of what kept the app from starting; empty where it runs."""
+
+    def start(self) -> None:
+        """Boot the app, then do what every kernel does."""
+        loop = asyncio_loop_of(IOLoop.current())
+        self._unsaid = True
+        self._client_interrupted = float("-inf")
+        self._watch_cells = True
+        self._log_handler: logging.Handler | None = None
+        if loop.is_running():  # a kernel in somebody's process: the app comes up as soon as its loop turns
+            self._booting = loop.create_task(self._boot())
+        else:
+            loop.run_until_complete(self._boot())
+        if self.shell is not None:
+            self.shell.register_magic_function(lo_magic(self), "line", "lo")
+        super().start()
+
+    async def do_execute(
+        self,
+        code: str,
+        silent: bool,
+        store_history: bool = True,
+        user_expressions: dict[str, str] | None = None,
+        allow_stdin: bool = False,
+        *,
+        cell_meta: dict[str, Any] | None = None,
+        cell_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Run a cell; after it, say what the user has to know.
+
+        Nothing is awaited before ``super()``: there an interrupt would be raised in the loop, and end it.
+        """
+        with LoopWatch(asyncio.get_running_loop()) as watch:
+            reply: dict[str, Any] = await super().do_execute(
+                code,
+                silent,
+                store_history,
+                user_expressions,
+                allow_stdin,
+                cell_meta=cell_meta,
+                cell_id=cell_id,
+            )
+        if not silent:
+            self._after_cell(watch.held, told=store_history)
+        return reply
+
+    async def interrupt_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """What a client's stop button sends where it can't send a signal."""
+        self._client_interrupted = time.monotonic()
+        await super().interrupt_request(stream, ident, parent)
+
+    def client_interrupts(self) -> bool:
+        """Whether the signal that just came is a client's and not of somebody at the terminal."""
+        return time.monotonic() - self._client_interrupted < 1.0
+
+    async def do_shutdown(self, restart: bool) -> dict[str, Any]:
+        """Stop the app, so that all it took is on disk before the client hears that the kernel is down.
+
+        Runs on the control thread. Where a cell keeps the app from stopping, it is stopped after the loop.
+        """
+        await self.stop_app()
+        reply: Any = super().do_shutdown(restart)
+        content: dict[str, Any] = await reply if inspect.isawaitable(reply) else reply
+        return content
+
+    async def stop_app(self) -> None:
+        """End the app, from any loop and any number of times; never raises, and takes two seconds at most."""
+        from lo_kernel.kernel.host import STOP_WITHIN
+
+        if self.host is None:
+            return
+        try:
+            await asyncio.wait_for(self.host.stop(), STOP_WITHIN + 0.1)
+        except TimeoutError:
+            self.log.warning("The app did not stop within %s s; its port is released anyway.", STOP_WITHIN)
+        except Exception:
+            self.log.exception("The app failed while it stopped; its port is released anyway.")
+        finally:
+            if self._log_handler is not None:
+                self._log_handler.close()
+
+    @property
+    def banner(self) -> str:  # type: ignore[override] # the base class's may be None
+        """Where the app answers, and with which workspace; then IPython's own banner."""
+        own = f"Learning Observer {lo_kernel.__version__}"
+        return f"{own}: {self.address_line}\n{self.failure}\n{super().banner or ''}"
+
+    @property
+    def address_line(self) -> str:
+        """One line: where the app answers, its workspace and who owns that."""
+        if self.failure:
+            return "the app did not start; the kernel works without it. What happened:"
+        runtime = self.runtime
+        if runtime is None or self.host is None:
+            return "the app is starting"
+        return f"the app answers at {runtime.url}{self._workspace_line(runtime)}"
+
+    def _workspace_line(self, runtime: Runtime) -> str:
+        if runtime.started is None:  # an app that is not ours uses no workspace
+            return f", app {self.settings.app}"
+        where = f", workspace {self.settings.workspace}"
+        if runtime.workspace.owner:
+            return f"{where} (owned by this kernel)"
+        owner = runtime.workspace.find_owner()
+        whose = f"process {owner.pid} at {owner.url}" if owner else "another process"
+        return f"{where} (owned by {whose}; followed here)"
+
+    async def _boot(self) -> None:
+        try:
+            await self._start_app()
+        except Exception as error:
+            self.failure = traceback.format_exc()
+            self.log.error("The app did not start.", exc_info=True)
+            self._without_app(error)
+        self._offer_lo()
+
+    async def _start_app(self) -> None:
+        # imported here: a launch does it on another thread at the same time, see lo_kernel.kernel.app
+        from lo_kernel.bridge import LoopBridge
+        from lo_kernel.kernel.apps import app_factory
+        from lo_kernel.kernel.host import AppHost, port_candidates
+        from lo_kernel.kernel.logs import log_to
+        from lo_kernel.notebook.observer import LearningObserver
+        from lo_kernel.runtime import Runtime
+
+        self.settings, asked_for = settings_of(self)
+        if not self.trait_has_value("loop") and (loop := remembered_loop(self.settings.workspace_path)):
+            self.settings = replace(self.settings, loop=loop)
+        self._log_handler = log_to(self.settings.workspace_path / "logs")
+        self.runtime = runtime = Runtime(self.settings)
+        ports = port_candidates(
+            self.settings, asked_for="port" in asked_for, last_port=runtime.workspace.last_port
+        )
+        host = AppHost(self.settings, app_factory(self.settings, runtime), ports=ports, on_bind=runtime.bind)
+        await host.start()
+        self.host = host
+        self.lo = LearningObserver(runtime, LoopBridge(host.loop), kernel=self)
+        self.help_links = [{"text": "Learning Observer", "url": runtime.url}, *self.help_links]
+
+    def _without_app(self, error: BaseException) -> None:
+        """An ``lo`` whose ``errors`` say why there is no app: the usual one, or where that fails, a stub."""
+        from lo_kernel.bridge import LoopBridge
+        from lo_kernel.engine.errorlog import ErrorLog
+
+        where = "start of the app"
+        self.lo = LOWithoutApp(ErrorLog())
+        self.lo.errors.add(where, error)
+        try:
+            from lo_kernel.notebook.observer import LearningObserver
+            from lo_kernel.runtime import Runtime
+
+            if self.runtime is None:  # the settings can't be used
+                self.runtime = Runtime(self.settings)
+            self.runtime.errors.add(where, error)
+            self.lo = LearningObserver(self.runtime, LoopBridge(asyncio.get_running_loop()), kernel=self)
+        except Exception as broken:
+            self.lo.errors.add("lo", broken)
+
+    def _offer_lo(self) -> None:
+        """Put ``lo`` where cells see it and ``%who`` doesn't; again after a ``%reset``."""
+        if self.lo is not None and self.shell is not None and "lo" not in self.shell.user_ns:
+            self.shell.user_ns["lo"] = self.lo
+            self.shell.user_ns_hidden["lo"] = self.lo
+
+    def _after_cell(self, held: float, *, told: bool) -> None:
+        self._offer_lo()
+        if told and self._unsaid:
+            self._unsaid = False
+            if self.failure:
+                self._say_error(f"Learning Observer: {self.address_line}\n{self.failure}")
+            else:
+                self._say(f"Learning Observer: {self.address_line}")
+        on_kernel_loop = self.host is not None and self.settings.loop == "kernel"
+        if self._watch_cells and held > _HELD_TOO_LONG and on_kernel_loop:
+            self._watch_cells = False
+            self._say(
+                f"This cell held the kernel's loop for {held:.1f} s. Nothing was lost, but meanwhile the app "
+                "answered nobody. To let it answer while cells are busy: %lo loop thread, then restart."
+            )
+
+    def _say(self, text: str) -> None:
+        """Show a line below the cell's own output, as a display and not as the cell's stdout or stderr."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # the cell's own output first
+        style = "color:var(--jp-ui-font-color2,#616161);font-size:12px"
+        data = {"text/plain": text, "text/html": f'<div style="{style}">{html.escape(text)}</div>'}
+        self.send_response(self.iopub_socket, "display_data", {"data": data, "metadata": {}, "transient": {}})
+
+    def _say_error(self, text: str) -> None:
+        sys.stdout.flush()
+        self.send_response(self.iopub_socket, "stream", {"name": "stderr", "text": text})

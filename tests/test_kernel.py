@@ -1,0 +1,329 @@
+"""A kernel that behaves: the app in it, every end of it, and what it says. Real kernel processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import StartKernel
+from harness import Message, RunningKernel
+from waiting import until
+
+BUSY = "import time; print('on', flush=True); time.sleep(30)"
+
+
+def answers(port: int) -> bool:
+    """Whether something speaks HTTP on ``port``; what it says doesn't matter."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
+    except OSError:
+        return False
+    return True
+
+
+def is_free(port: int) -> bool:
+    """Whether a new server could take ``port``."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def port_of(kernel: RunningKernel) -> int:
+    """The port of the kernel's app."""
+    return int(kernel.execute("print(lo.port)").text)
+
+
+def says_on(message: Message) -> bool:
+    """Whether the cell of `BUSY` has begun."""
+    return bool(message["msg_type"] == "stream" and message["content"]["text"] == "on\n")
+
+
+def shown(messages: list[dict[str, Any]]) -> str:
+    """All texts that were displayed."""
+    return "\n".join(str(bundle.get("text/plain", "")) for bundle in messages)
+
+
+def wait_for_end(kernel: RunningKernel) -> None:
+    """Until the process is gone."""
+    until(lambda: not kernel.alive, timeout=5, what="the kernel process ends")
+
+
+def test_app_answers_before_the_first_cell(start_kernel: StartKernel) -> None:
+    """The banner says where the app answers, and it does, before any cell ran."""
+    kernel = start_kernel()
+    kernel.client.kernel_info()
+    banner = kernel.client.get_shell_msg(timeout=10)["content"]["banner"]
+    assert "Learning Observer" in banner
+    port = int(banner.split("http://127.0.0.1:")[1].split("/")[0])
+    assert answers(port)
+
+
+def test_app_runs_on_the_kernels_loop(shared_kernel: RunningKernel) -> None:
+    """By default a cell and the app share one loop."""
+    assert (
+        shared_kernel.execute(
+            "import asyncio; get_ipython().kernel.host.loop is asyncio.get_running_loop()"
+        ).value
+        == "True"
+    )
+
+
+def test_namespace_stays_clean(shared_kernel: RunningKernel) -> None:
+    """`lo` is there, is not listed as one of the user's names, and comes back after a reset."""
+    assert "lo" not in shared_kernel.execute("%who").text.split()
+    shared_kernel.execute("%reset -f")
+    assert shared_kernel.execute("lo is get_ipython().kernel.lo").value == "True"
+
+
+def test_first_cell_says_where(start_kernel: StartKernel) -> None:
+    """The first cell's output names address and workspace, once, and not as the cell's own stdout."""
+    kernel = start_kernel()
+    first = kernel.execute("print('mine')")
+    assert first.text == "mine\n"
+    assert f"http://127.0.0.1:{port_of(kernel)}/" in shown(first.bundles)
+    assert str(kernel.workspace) in shown(first.bundles)
+    assert not kernel.execute("1").bundles[1:]
+
+
+def test_interrupt_of_a_busy_cell_leaves_the_app(kernel: RunningKernel) -> None:
+    """A sync cell is interrupted, and the app goes on."""
+    port = port_of(kernel)
+    msg = kernel.send(BUSY)
+    kernel.next_message(says_on)
+    kernel.interrupt()
+    assert "KeyboardInterrupt" in kernel.collect(msg).error
+    assert answers(port)
+
+
+def test_interrupt_of_an_async_cell_leaves_the_app(kernel: RunningKernel) -> None:
+    """A cell that awaits is cancelled, and the app goes on."""
+    port = port_of(kernel)
+    msg = kernel.send("import asyncio; print('on', flush=True); await asyncio.sleep(30)")
+    kernel.next_message(says_on)
+    assert answers(port)
+    kernel.interrupt()
+    assert kernel.collect(msg).status == "error"
+    assert answers(port)
+    assert kernel.execute("1 + 1").value == "2"
+
+
+def test_interrupt_while_idle_is_harmless(kernel: RunningKernel) -> None:
+    """The stop button with nothing to stop ends neither the kernel nor the app."""
+    port = port_of(kernel)
+    kernel.interrupt()
+    assert kernel.execute("1 + 1").value == "2"
+    assert answers(port)
+
+
+@pytest.mark.parametrize("loop", ["kernel", "thread"])
+@pytest.mark.parametrize("end", ["shutdown", "exit", "sigterm", "sigterm in a cell"])
+def test_every_end_releases_the_port(start_kernel: StartKernel, end: str, loop: str) -> None:
+    """However the kernel ends in order, the process goes within two seconds or so and its port is free."""
+    kernel = start_kernel(env={"LO_KERNEL_LOOP": loop})
+    port = port_of(kernel)
+    if end == "shutdown":
+        kernel.client.shutdown()
+    elif end == "exit":
+        kernel.execute("exit")
+    elif end == "sigterm":
+        os.kill(kernel.pid, signal.SIGTERM)
+    else:
+        kernel.send(BUSY)
+        kernel.next_message(says_on)
+        os.kill(kernel.pid, signal.SIGTERM)
+    wait_for_end(kernel)
+    assert is_free(port)
+    assert "Traceback" not in kernel.tail().replace("KeyboardInterrupt", "")
+
+
+def test_the_app_is_cleaned_up_before_the_client_hears_of_the_end(
+    start_kernel: StartKernel, tmp_path: Path
+) -> None:
+    """When the reply to a shutdown request comes, the app's clean-up has run."""
+    kernel = start_kernel(
+        env={
+            "LO_KERNEL_APP": "tiny_app:make",
+            "PYTHONPATH": _path_to(_tiny_app(tmp_path)),
+            "TINY_APP_LIFE": str(tmp_path / "life"),
+        }
+    )
+    assert (tmp_path / "life").read_text() == "up"
+    msg_id = kernel.client.shutdown()
+    until(lambda: kernel.client.get_control_msg(timeout=5)["parent_header"]["msg_id"] == msg_id)
+    assert (tmp_path / "life").read_text() == "updown"
+
+
+def test_restart_keeps_the_port(kernel: RunningKernel) -> None:
+    """After a restart the app answers where it did."""
+    port = port_of(kernel)
+    kernel.restart()
+    assert port_of(kernel) == port
+    assert answers(port)
+
+
+def test_two_kernels_have_two_ports(start_kernel: StartKernel) -> None:
+    """Two kernels that were asked for the same port both answer, each on its own."""
+    first = start_kernel(env={"LO_KERNEL_PORT": "9999"})
+    second = start_kernel(env={"LO_KERNEL_PORT": "9999"})
+    ports = {port_of(first), port_of(second)}
+    assert len(ports) == 2
+    assert all(answers(port) for port in ports)
+
+
+def test_thread_loop_answers_during_a_busy_cell(start_kernel: StartKernel) -> None:
+    """With loop="thread" the app answers while a cell sleeps."""
+    kernel = start_kernel(env={"LO_KERNEL_LOOP": "thread"})
+    port = port_of(kernel)
+    msg = kernel.send(BUSY)
+    kernel.next_message(says_on)
+    assert answers(port)
+    kernel.interrupt()
+    kernel.collect(msg)
+
+
+def test_a_cell_that_held_the_loop_is_told_once(kernel: RunningKernel) -> None:
+    """After the first cell that blocked the loop for more than two seconds, the kernel says how to switch."""
+    kernel.execute("import time, asyncio")
+    assert "%lo loop thread" not in shown(kernel.execute("await asyncio.sleep(2.3)").bundles)
+    assert "%lo loop thread" in shown(kernel.execute("time.sleep(2.3)").bundles)
+    assert "%lo loop thread" not in shown(kernel.execute("time.sleep(2.3)").bundles)
+
+
+def test_loop_magic_holds_from_the_next_restart(kernel: RunningKernel) -> None:
+    """`%lo loop thread` changes nothing now, and the loop after a restart."""
+    assert "restart" in kernel.execute("%lo loop thread").text
+    on_kernel_loop = "import asyncio; get_ipython().kernel.host.loop is asyncio.get_running_loop()"
+    assert kernel.execute(on_kernel_loop).value == "True"
+    kernel.restart()
+    assert kernel.execute(on_kernel_loop).value == "False"
+
+
+def test_loop_magic_names_what_it_takes(shared_kernel: RunningKernel) -> None:
+    """A value that doesn't exist is an error that names those that do."""
+    result = shared_kernel.execute("%lo loop sideways", check=False)
+    assert "kernel" in result.error + result.stderr
+    assert "thread" in result.error + result.stderr
+
+
+def _path_to(folder: Path) -> str:
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+
+
+def _tiny_app(folder: Path) -> Path:
+    (folder / "tiny_app.py").write_text(
+        "import os, pathlib\n"
+        "from aiohttp import web\n"
+        "def note(word):\n"
+        "    with open(os.environ['TINY_APP_LIFE'], 'a') as life:\n"
+        "        life.write(word)\n"
+        "async def up(app):\n"
+        "    note('up')\n"
+        "async def down(app):\n"
+        "    note('down')\n"
+        "async def hello(request):\n"
+        "    return web.Response(text='tiny')\n"
+        "def make():\n"
+        "    app = web.Application()\n"
+        "    app.router.add_get('/', hello)\n"
+        "    app.on_startup.append(up)\n"
+        "    app.on_cleanup.append(down)\n"
+        "    return app\n"
+        "async def make_async():\n"
+        "    return make()\n"
+        "def broken():\n"
+        "    raise RuntimeError('no database here')\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("factory", ["make", "make_async"])
+def test_any_app_is_booted(start_kernel: StartKernel, tmp_path: Path, factory: str) -> None:
+    """`package.module:factory` names any aiohttp application, made at once or awaited."""
+    kernel = start_kernel(
+        env={
+            "LO_KERNEL_APP": f"tiny_app:{factory}",
+            "PYTHONPATH": _path_to(_tiny_app(tmp_path)),
+            "TINY_APP_LIFE": str(tmp_path / "life"),
+        }
+    )
+    with urllib.request.urlopen(f"http://127.0.0.1:{port_of(kernel)}/", timeout=5) as response:
+        assert response.read() == b"tiny"
+
+
+@pytest.mark.parametrize(
+    ("app", "what"),
+    [
+        ("tiny_app:broken", "no database here"),
+        ("no_such_module:make", "no_such_module"),
+        ("nonsense", "app: "),
+    ],
+)
+def test_an_app_that_fails_leaves_a_kernel(
+    start_kernel: StartKernel, tmp_path: Path, app: str, what: str
+) -> None:
+    """Cells run; banner, first output and `lo.errors` say what happened to the app."""
+    kernel = start_kernel(env={"LO_KERNEL_APP": app, "PYTHONPATH": _path_to(_tiny_app(tmp_path))})
+    kernel.client.kernel_info()
+    assert what in kernel.client.get_shell_msg(timeout=10)["content"]["banner"]
+    first = kernel.execute("1 + 1")
+    assert first.value == "2"
+    assert what in first.stderr
+    assert what in kernel.execute("print(lo.errors[0].traceback)").text
+    kernel.client.shutdown()
+    wait_for_end(kernel)
+
+
+@pytest.mark.parametrize("way", ["trait", "alias", "file"])
+def test_settings_are_traits(start_kernel: StartKernel, tmp_path: Path, way: str) -> None:
+    """The command line and the configuration file win over the environment."""
+    arguments = {"trait": ["--LOKernel.loop=thread"], "alias": ["--loop=thread"], "file": []}[way]
+    if way == "file":
+        profile = tmp_path / "config"
+        profile.mkdir()
+        (profile / "ipython_kernel_config.py").write_text("c.LOKernel.loop = 'thread'\n")
+        arguments = [f"--config={profile / 'ipython_kernel_config.py'}"]
+    kernel = start_kernel(env={"LO_KERNEL_LOOP": "kernel"}, arguments=arguments)
+    assert kernel.execute("print(get_ipython().kernel.settings.loop)").text == "thread\n"
+
+
+def test_arguments_that_clients_append_are_ipythons(start_kernel: StartKernel) -> None:
+    """What nbclient and others append goes to IPython, and `sys.argv` stays what it was."""
+    kernel = start_kernel(arguments=["--HistoryManager.hist_file=:memory:", "--log-level=ERROR"])
+    assert kernel.execute("get_ipython().history_manager.hist_file").value == "':memory:'"
+    argv = json.loads(kernel.execute("import sys, json; print(json.dumps(sys.argv))").text)
+    assert argv[-2:] == ["--HistoryManager.hist_file=:memory:", "--log-level=ERROR"]
+
+
+def test_the_apps_log_lines_reach_no_cell(kernel: RunningKernel) -> None:
+    """What the app logs stands in a file of the workspace, and in no cell's output."""
+    kernel.execute("1")
+    result = kernel.execute("import logging; logging.getLogger('lo_kernel.app').warning('for the file')")
+    assert result.stderr == ""
+    assert "for the file" in (kernel.workspace / "logs" / "app.log").read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_debugger_is_offered(shared_kernel: RunningKernel) -> None:
+    """The kernel says that it can debug, and answers the first question a debugger asks."""
+    shared_kernel.client.kernel_info()
+    assert "debugger" in shared_kernel.client.get_shell_msg(timeout=10)["content"]["supported_features"]
+    message = shared_kernel.client.session.msg(
+        "debug_request", {"type": "request", "seq": 1, "command": "debugInfo", "arguments": {}}
+    )
+    shared_kernel.client.control_channel.send(message)
+    reply = shared_kernel.client.get_control_msg(timeout=20)
+    assert reply["content"]["success"] is True
