@@ -1,0 +1,127 @@
+"""Settings: one frozen dataclass, from the environment or from keyword arguments.
+
+The kernel makes a trait of each field (``LOKernel.port``), the command line and the docs are made
+from the same list, and nothing else in the package reads the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lo_kernel.errors import SettingsError
+
+__all__ = ["ENV_PREFIX", "Settings", "env_name"]
+
+ENV_PREFIX = "LO_KERNEL_"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _setting(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+def env_name(name: str) -> str:
+    """The environment variable of a setting.
+
+    >>> env_name("port")
+    'LO_KERNEL_PORT'
+    """
+    return ENV_PREFIX + name.upper()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a kernel or a server is started with.
+
+    >>> Settings.from_env({"LO_KERNEL_PORT": "0"}, store="memory").port
+    0
+    >>> Settings(port=-1)
+    Traceback (most recent call last):
+        ...
+    lo_kernel.errors.SettingsError: port: expected a number from 0 (any free port) to 65535, got -1
+    """
+
+    host: str = _setting("127.0.0.1", "Address that the app listens on.")
+    port: int = _setting(9999, "Port of the app; where it is taken, a free one is used. 0: any free one.")
+    workspace: str = _setting(
+        "default",
+        "Workspace that holds events, states and tokens: a name, or an absolute path.",
+    )
+    store: str = _setting("sqlite", "Where states live: sqlite, memory or redis://HOST:PORT/DB.")
+    app: str = _setting(
+        "embedded",
+        "App that is booted: embedded, learning_observer (the deployed one) or package.module:factory.",
+    )
+    loop: str = _setting(
+        "kernel",
+        "Loop the app runs on: kernel (cells can await anything) or thread (it answers while a cell is busy).",
+    )
+    allowed_hosts: str = _setting(
+        "", "Host names, besides this machine's own, under which the app may be asked; separated by commas."
+    )
+    public_url: str = _setting("", "Address under which a browser reaches the app, where it isn't found out.")
+    roster: str = _setting("", "File of courses and learners (CSV, TSV or JSON); empty: everyone seen.")
+    guests: bool = _setting(
+        True, "Whether events of a client that never says who it is are taken, as a guest's."
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"port: expected a number from 0 (any free port) to 65535, got {self.port!r}")
+        if self.loop not in ("kernel", "thread"):
+            raise SettingsError(f"loop: expected 'kernel' or 'thread', got {self.loop!r}")
+        if self.store not in ("sqlite", "memory") and not self.store.startswith(
+            ("redis://", "rediss://", "unix://")
+        ):
+            raise SettingsError(
+                f"store: expected 'sqlite', 'memory' or a redis:// address, got {self.store!r}"
+            )
+        if self.app not in ("embedded", "learning_observer") and ":" not in self.app:
+            raise SettingsError(
+                f"app: expected 'embedded', 'learning_observer' or 'package.module:factory', got {self.app!r}"
+            )
+        if not Path(self.workspace).is_absolute() and not _NAME.fullmatch(self.workspace):
+            raise SettingsError(
+                "workspace: expected a name of letters, digits, '.', '_' and '-', or an absolute path, "
+                f"got {self.workspace!r}"
+            )
+
+    @property
+    def workspace_path(self) -> Path:
+        """Folder of the workspace: below the user's data folder, or where the setting says."""
+        path = Path(self.workspace)
+        if path.is_absolute():
+            return path
+        import platformdirs
+
+        return platformdirs.user_data_path("lo_kernel", appauthor=False) / "workspaces" / self.workspace
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
+        """Settings from ``LO_KERNEL_*`` variables; ``overrides`` win.
+
+        Raises :class:`SettingsError` where a value can't be used; the message names the variable.
+        """
+        values: dict[str, Any] = {}
+        for spec in fields(cls):
+            name = env_name(spec.name)
+            if name in environ and spec.name not in overrides:
+                values[spec.name] = _parse(name, environ[name], type(spec.default))
+        return cls(**(values | overrides))
+
+
+def _parse(name: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off", ""):
+            return False
+        raise SettingsError(f"{name}: expected true or false, got {text!r}")
+    try:
+        return kind(text)
+    except ValueError:
+        raise SettingsError(f"{name}: expected {kind.__name__}, got {text!r}") from None
