@@ -1,0 +1,1 @@
+"""The event engine: keys, events, archive, store, reducers, pipeline."""

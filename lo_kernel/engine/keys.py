@@ -1,0 +1,153 @@
+"""Scopes, and the keys under which states are stored.
+
+A state's key names the reducer and the values of its scope's fields, sorted by field name
+(format of the deployed Learning Observer)::
+
+    Internal,my_module.count,EventField.doc_id:essay-1,STUDENT:tc-testcase-u0
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lo_kernel.errors import ReducerError
+
+__all__ = [
+    "EventField",
+    "KeyField",
+    "ParsedKey",
+    "Scope",
+    "ScopeField",
+    "parse_key",
+    "reducer_prefix",
+    "state_key",
+]
+
+
+class KeyField(enum.Enum):
+    """A field of a scope that the system itself knows.
+
+    >>> KeyField.STUDENT.key_name
+    'STUDENT'
+    """
+
+    STUDENT = "STUDENT"
+    CLASS = "CLASS"
+    RESOURCE = "RESOURCE"
+    TEACHER = "TEACHER"
+
+    @property
+    def key_name(self) -> str:
+        """How the field is written in a key."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class EventField:
+    """A field of a scope whose value each event brings; dots reach inside (``"doc.id"``).
+
+    >>> EventField("doc_id").key_name
+    'EventField.doc_id'
+    """
+
+    event: str
+
+    @property
+    def key_name(self) -> str:
+        """How the field is written in a key."""
+        return f"EventField.{self.event}"
+
+
+ScopeField = KeyField | EventField
+
+
+class Scope(frozenset[ScopeField]):
+    """What a state belongs to: a learner, a learner in a document, a class, ...
+
+    >>> Scope([KeyField.STUDENT, EventField("doc_id")])
+    Scope(EventField.doc_id, STUDENT)
+    >>> Scope(["STUDENT"])
+    Traceback (most recent call last):
+        ...
+    lo_kernel.errors.ReducerError: a scope holds KeyField and EventField members, got 'STUDENT' (str)
+    """
+
+    def __new__(cls, fields: Iterable[ScopeField] = ()) -> Scope:
+        """A scope of these fields; :class:`ReducerError` for anything else."""
+        members = list(fields)
+        for member in members:
+            if not isinstance(member, KeyField | EventField):
+                raise ReducerError(
+                    f"a scope holds KeyField and EventField members, got {member!r} ({type(member).__name__})"
+                )
+        return super().__new__(cls, members)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the fields as keys write them, sorted."""
+        return tuple(sorted(field.key_name for field in self))
+
+    def __repr__(self) -> str:
+        return f"Scope({', '.join(self.names)})"
+
+
+def state_key(which: str, qualname: str, values: Mapping[str, str]) -> str:
+    """The key of one state; ``which`` is ``Internal`` or ``External``, ``values`` by field name.
+
+    >>> state_key("Internal", "my_module.count", {"STUDENT": "tc-testcase-u0", "EventField.doc_id": "d"})
+    'Internal,my_module.count,EventField.doc_id:d,STUDENT:tc-testcase-u0'
+    """
+    return ",".join([which, qualname, *(f"{name}:{values[name]}" for name in sorted(values))])
+
+
+def reducer_prefix(qualname: str, which: str = "Internal") -> str:
+    """What all keys of one reducer start with.
+
+    >>> reducer_prefix("my_module.count")
+    'Internal,my_module.count,'
+    """
+    return f"{which},{qualname},"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedKey:
+    """A key, taken apart."""
+
+    which: str
+    qualname: str
+    values: dict[str, str]
+
+    @property
+    def student(self) -> str | None:
+        """Safe id of the learner, where the scope has one."""
+        return self.values.get("STUDENT")
+
+
+def parse_key(key: str) -> ParsedKey | None:
+    """Take a key apart; ``None`` where it is not the key of a state.
+
+    A value may hold commas and colons: a new field starts only where a known field name does.
+
+    >>> parse_key("Internal,my_module.count,EventField.doc_id:a,b:c,STUDENT:tc-u0").values
+    {'EventField.doc_id': 'a,b:c', 'STUDENT': 'tc-u0'}
+    >>> parse_key("my-own-key") is None
+    True
+    """
+    which, _, rest = key.partition(",")
+    qualname, _, tail = rest.partition(",")
+    if which not in ("Internal", "External") or not qualname:
+        return None
+    values: dict[str, str] = {}
+    name = ""
+    for part in tail.split(",") if tail else ():
+        head, colon, value = part.partition(":")
+        if colon and (head in KeyField.__members__ or head.startswith("EventField.")):
+            name = head
+            values[name] = value
+        elif name:
+            values[name] += "," + part
+        else:
+            return None
+    return ParsedKey(which, qualname, values)

@@ -1,0 +1,101 @@
+"""Who was seen: every learner that an event came from, kept in the store with an archive position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from lo_kernel.engine.events import Identity
+from lo_kernel.engine.store import Commit, ReducerRow, Store
+
+__all__ = ["Learner", "Learners"]
+
+_ROW = "lo_kernel.learners"
+_GENERATION = -1
+
+
+class Learner(msgspec.Struct):
+    """A learner; times are seconds since 1970 (UTC)."""
+
+    safe_user_id: str
+    user_id: str
+    providence: str
+    first_seen: float
+    last_seen: float
+    events: int = 0
+
+
+class Learners(Mapping[str, Learner]):
+    """Learners by safe id, in the order of their first event.
+
+    >>> learners = Learners()
+    >>> learners.seen(Identity("testcase-u0", "tc-testcase-u0", "tc"), 1.5).user_id
+    'testcase-u0'
+    >>> list(learners)
+    ['tc-testcase-u0']
+    """
+
+    def __init__(self) -> None:
+        self._learners: dict[str, Learner] = {}
+        self._dirty: set[str] = set()
+        self._listeners: list[Callable[[Learner], None]] = []
+        self.position = 0
+
+    def seen(self, identity: Identity, time: float) -> Learner:
+        """Note an event of a learner."""
+        learner = self._learners.get(identity.safe_user_id)
+        if learner is None:
+            learner = Learner(identity.safe_user_id, identity.user_id, identity.providence, time, time, 1)
+            self._learners[learner.safe_user_id] = learner
+            for listener in list(self._listeners):
+                listener(learner)
+        else:
+            learner.events += 1
+            if time > learner.last_seen:
+                learner.last_seen = time
+        self._dirty.add(learner.safe_user_id)
+        return learner
+
+    def subscribe(self, listener: Callable[[Learner], None]) -> Callable[[], None]:
+        """Call ``listener`` when somebody new is seen; gives what ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    async def load(self, store: Store) -> None:
+        """Take up what the store holds."""
+        for row in await store.rows():
+            if row.id == _ROW:
+                self.position = row.position
+        keys = await store.keys(_GENERATION)
+        for text in await store.get_many(_GENERATION, keys):
+            if text is not None:
+                learner = msgspec.json.decode(text, type=Learner)
+                self._learners[learner.safe_user_id] = learner
+        self._learners = dict(sorted(self._learners.items(), key=lambda item: item[1].first_seen))
+
+    def commit(self, position: int) -> Commit | None:
+        """What to write so that the store stands at an archive position; ``None`` where nothing changed."""
+        if position == self.position and not self._dirty:
+            return None
+        self.position = position
+        states = {name: msgspec.json.encode(self._learners[name]) for name in self._dirty}
+        self._dirty = set()
+        row = ReducerRow(
+            id=_ROW, key_name=_ROW, context="*", scope=[], code="1", generation=_GENERATION, position=position
+        )
+        return Commit(_GENERATION, states, row)
+
+    def unsaved(self, commit: Commit) -> None:
+        """The store didn't take a commit: it comes again with the next."""
+        self._dirty.update(commit.states)
+        self.position = -1
+
+    def __getitem__(self, safe_user_id: str) -> Learner:
+        return self._learners[safe_user_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._learners)
+
+    def __len__(self) -> int:
+        return len(self._learners)

@@ -1,0 +1,89 @@
+"""States as data: encoding them, and naming what in them isn't JSON.
+
+A state is made of dicts with string keys, lists, and JSON scalars (text, finite numbers, booleans,
+``None``). What the encoder would quietly turn into something else (a tuple, a set, a date, a number as
+key) is an error here, since the reducer would find another state after a restart.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from lo_kernel.errors import StateError
+
+__all__ = ["decode_state", "encode_state"]
+
+_encode = msgspec.json.Encoder().encode
+decode_state = msgspec.json.Decoder().decode
+
+
+def encode_state(state: Any) -> bytes:
+    """JSON text (UTF-8) of a state.
+
+    >>> encode_state({"words": ["a"]})
+    b'{"words":["a"]}'
+    >>> encode_state({"words": [{"seen": {1, 2}}]})
+    Traceback (most recent call last):
+        ...
+    lo_kernel.errors.StateError: at $.words[0].seen the state holds {1, 2} (set); a state is made of dicts \
+with text keys, lists, text, finite numbers, True, False and None
+
+    """
+    try:
+        text = _encode(state)
+        if decode_state(text) == state and type(state) is not tuple:
+            return text
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        pass
+    path, value = _first_wrong(state, "$", 0)
+    raise StateError(
+        f"at {path} the state holds {_short(value)} ({type(value).__name__}); a state is made of dicts with "
+        "text keys, lists, text, finite numbers, True, False and None",
+        path=path,
+    )
+
+
+def _first_wrong(value: Any, path: str, depth: int) -> tuple[str, Any]:
+    """Where the first value is that JSON can't hold, and the value; the root itself where none is found."""
+    found = _search(value, path, depth)
+    return found if found is not None else (path, value)
+
+
+def _search(value: Any, path: str, depth: int) -> tuple[str, Any] | None:
+    kind = type(value)
+    if value is None or kind in (bool, int):
+        return None
+    if kind is float:
+        return None if math.isfinite(value) else (path, value)
+    if kind is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return path, value
+        return None
+    if depth > 200:
+        return path, value
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                return f"{path}.{key!r}", key
+            if found := _search(item, f"{path}.{key}", depth + 1):
+                return found
+        return None
+    if kind is list:
+        for index, item in enumerate(value):
+            if found := _search(item, f"{path}[{index}]", depth + 1):
+                return found
+        return None
+    return path, value
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # a broken __repr__ must not hide where it is
+        return f"<{type(error).__name__} in repr>"
+    return text if len(text) <= 80 else text[:77] + "..."

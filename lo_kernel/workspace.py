@@ -1,0 +1,170 @@
+"""A workspace: the folder of one set of events, states and tokens, which one process owns at a time.
+
+owner.lock      held by the owner
+owner.json      who owns it, and where its app answers (0600)
+secrets.json    the tokens of its kinds of client, and the last port (0600): they outlive a process,
+                so that clients come back after a restart
+archive/ rejected/ states.sqlite logs/ ...
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lo_kernel.errors import WorkspaceError
+
+__all__ = ["TOKEN_KINDS", "Owner", "Workspace", "write_private"]
+
+TOKEN_KINDS = ("notebook", "ingest", "read")
+"""Who a token is for: the notebook and its owner (everything), a source of events, a page that reads."""
+
+
+class Owner(msgspec.Struct):
+    """Who owns a workspace: a process, and where its app answers; ``since`` in seconds since 1970 (UTC)."""
+
+    pid: int
+    url: str
+    since: float
+    token: str = ""
+    ingest_url: str = ""
+
+
+class _Secrets(msgspec.Struct):
+    tokens: dict[str, str] = {}
+    last_port: int = 0
+    extra: dict[str, Any] = {}
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that its user alone can read, whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Workspace:
+    """The folder ``path``; nothing is written before :meth:`open`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     one, two = Workspace(Path(folder) / "w"), Workspace(Path(folder) / "w")
+    ...     one.open(), two.open(), one.tokens == two.tokens
+    ...     one.close(), two.close()
+    (True, False, True)
+    (None, None)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.owner = False  # whether this process owns it
+        self._lock: Any = None
+        self._secrets = _Secrets()
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.path.name
+
+    def open(self) -> bool:
+        """Make the folder and try to own it; ``False`` where another process does (this one follows).
+
+        Raises :class:`WorkspaceError` where the folder can't be used.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = FileLock(self.path / "owner.lock", mode=0o600)
+            try:
+                self._lock.acquire(timeout=0)
+                self.owner = True
+            except Timeout:
+                self.owner = False
+            self._secrets = self._read_secrets()
+            if set(TOKEN_KINDS) - set(self._secrets.tokens):
+                for kind in TOKEN_KINDS:
+                    self._secrets.tokens.setdefault(kind, secrets.token_urlsafe(24))
+                self._write_secrets()
+        except OSError as error:
+            raise WorkspaceError(
+                f"the workspace {self.path} can't be used: {error}. Choose another with LO_KERNEL_WORKSPACE, "
+                "or make its folder writable"
+            ) from error
+        return self.owner
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.owner:
+            (self.path / "owner.json").unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        self.owner = False
+
+    # -- tokens and the last port --------------------------------------------------------------
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        """The token of each kind of client."""
+        return dict(self._secrets.tokens)
+
+    @property
+    def last_port(self) -> int | None:
+        """The port of the last owner's app, where there was one."""
+        return self._read_secrets().last_port or None
+
+    def _read_secrets(self) -> _Secrets:
+        try:
+            return msgspec.json.decode((self.path / "secrets.json").read_bytes(), type=_Secrets)
+        except FileNotFoundError:
+            return _Secrets()
+        except (OSError, msgspec.MsgspecError) as error:
+            raise WorkspaceError(
+                f"{self.path / 'secrets.json'} can't be read: {error}. Move it away to have new tokens made "
+                "(sources of events then need the new address)"
+            ) from error
+
+    def _write_secrets(self) -> None:
+        write_private(self.path / "secrets.json", msgspec.json.encode(self._secrets))
+
+    # -- the owner -----------------------------------------------------------------------------
+
+    def announce(self, url: str, port: int, ingest_url: str) -> None:
+        """Tell other processes where the owner's app answers; only by the owner."""
+        owner = Owner(os.getpid(), url, time.time(), self._secrets.tokens["notebook"], ingest_url)
+        write_private(self.path / "owner.json", msgspec.json.encode(owner))
+        if self._secrets.last_port != port:
+            self._secrets.last_port = port
+            self._write_secrets()
+
+    def find_owner(self) -> Owner | None:
+        """Who owns it now, as far as its file says and the process lives."""
+        try:
+            owner = msgspec.json.decode((self.path / "owner.json").read_bytes(), type=Owner)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return owner if _alive(owner.pid) else None
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
