@@ -1,0 +1,1 @@
+"""The LO app: events in, queries out, pages, and who may ask for what."""

@@ -1,0 +1,54 @@
+"""The LO app: an aiohttp application around a runtime, with one guard in front of all its routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from aiohttp import WSCloseCode, web
+
+from lo_kernel.app import ingest, pages, protocol
+from lo_kernel.app.ingest import SOCKETS
+from lo_kernel.runtime import Runtime
+
+__all__ = ["RUNTIME", "create_app"]
+
+RUNTIME = web.AppKey("lo_runtime", Runtime)
+
+
+def create_app(runtime: Runtime) -> web.Application:
+    """The application; its start opens the runtime, its end commits and closes it.
+
+    Events in: ``/wsapi/in/``. Queries: ``/wsapi/communication_protocol``. Nobody gets in without a token
+    (:mod:`lo_kernel.app.security`).
+    """
+    app = web.Application(middlewares=[runtime.security.middleware()], client_max_size=ingest.HARD_LIMIT)
+    app[RUNTIME] = runtime
+    app[SOCKETS] = set()
+    app.add_routes(ingest.routes(runtime))
+    app.add_routes(protocol.routes(runtime.live, runtime.rosters))
+    app.add_routes(pages.routes(runtime))
+    app.on_startup.append(_start)
+    app.on_shutdown.append(_close_sockets)
+    app.on_cleanup.append(_stop)
+    return app
+
+
+async def _start(app: web.Application) -> None:
+    await app[RUNTIME].start()
+
+
+async def _close_sockets(app: web.Application) -> None:
+    """Say goodbye, so that clients know to come back."""
+    closing = [
+        ws.close(code=WSCloseCode.GOING_AWAY, message=b"the app ends; it may come back on the same address")
+        for ws in list(app[SOCKETS])
+    ]
+    done: Any = asyncio.gather(*closing, return_exceptions=True)
+    with contextlib.suppress(TimeoutError):  # a client that doesn't answer can't hold up the end
+        await asyncio.wait_for(done, 0.3)
+
+
+async def _stop(app: web.Application) -> None:
+    await app[RUNTIME].stop()
