@@ -1,0 +1,1 @@
+"""What a notebook sees: `lo`, its jobs, charts and cards."""

@@ -1,0 +1,154 @@
+"""Jobs: work that goes on in the background, shown with its progress, awaitable, cancellable.
+
+A verb of ``lo`` checks its arguments, starts, and gives a :class:`Job`. Nobody has to await it; what it
+fails with is then in ``lo.errors``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+from lo_kernel.bridge import LoopBridge
+
+__all__ = ["Job"]
+
+T = TypeVar("T")
+
+
+class Job(Generic[T]):
+    """A piece of work that has been started on the app's loop.
+
+    ``await job`` gives its result, from any loop; ``job.cancel()`` ends it; ``done`` of ``total`` steps are
+    behind it (``total`` 0: nobody knows how many there are).
+
+    >>> async def work() -> int:
+    ...     return 42
+    >>> async def cell() -> int:
+    ...     return await Job("counting", work(), LoopBridge(asyncio.get_running_loop()))
+    >>> asyncio.run(cell())
+    42
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Coroutine[Any, Any, T],
+        bridge: LoopBridge,
+        *,
+        on_error: Callable[[str, BaseException], object] | None = None,
+    ) -> None:
+        self.name = name
+        self.done = 0
+        self.total = 0
+        self.note = ""
+        self.started = time.monotonic()
+        self.ended: float | None = None
+        self._future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._bridge = bridge
+        self._on_error = on_error
+        self._task: asyncio.Task[T] | None = None
+        self._listeners: list[Callable[[], None]] = []
+        if bridge.on_loop:
+            self._start(work)
+        else:
+            bridge.call_soon(self._start, work)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> None:
+        if self._future.cancelled():
+            work.close()
+            return
+        self._task = asyncio.get_running_loop().create_task(work)
+        self._task.add_done_callback(self._finish)
+        self._future.add_done_callback(self._maybe_cancel)
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        self.ended = time.monotonic()
+        if task.cancelled():
+            self._future.cancel()
+        elif (error := task.exception()) is not None:
+            if self._on_error is not None:
+                self._on_error(self.name, error)
+            if not self._future.cancelled():
+                self._future.set_exception(error)
+        elif not self._future.cancelled():
+            self._future.set_result(task.result())
+        self._tell()
+
+    def _maybe_cancel(self, future: concurrent.futures.Future[T]) -> None:
+        if future.cancelled() and self._task is not None and not self._task.done():
+            self._bridge.call_soon(self._task.cancel)
+
+    # -- for whoever does the work -------------------------------------------------------------
+
+    def progress(self, done: int, total: int = 0, note: str = "") -> None:
+        """Say how far it is."""
+        self.done, self.total, self.note = done, total, note or self.note
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` on the app's loop when there is progress, or the end; gives what ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    # -- for whoever asked for it --------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        """End it; ``False`` where it has ended already."""
+        return self._future.cancel()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._future.done()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at it, or took."""
+        return (self.ended if self.ended is not None else time.monotonic()) - self.started
+
+    @property
+    def status(self) -> str:
+        """``running``, ``done``, ``cancelled`` or ``failed``."""
+        if not self._future.done():
+            return "running"
+        if self._future.cancelled():
+            return "cancelled"
+        return "failed" if self._future.exception() is not None else "done"
+
+    @property
+    def error(self) -> BaseException | None:
+        """What it failed with."""
+        failed = self._future.done() and not self._future.cancelled()
+        return self._future.exception() if failed else None
+
+    def result(self, timeout: float | None = None) -> T:
+        """Its result, for a thread that waits for it (at most ``timeout`` seconds); a cell awaits the job.
+
+        On the app's own thread this raises at once where the work is still going on: it could never end.
+        """
+        if not self._future.done() and self._bridge.on_loop:
+            raise RuntimeError("the job runs on this very loop: write 'await job' instead of job.result()")
+        return self._future.result(timeout)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.wrap_future(self._future).__await__()
+
+    def __repr__(self) -> str:
+        parts = [self.status]
+        if self.total:
+            parts.append(f"{self.done:,} of {self.total:,}")
+        elif self.done:
+            parts.append(f"{self.done:,}")
+        if self.note:
+            parts.append(self.note)
+        if self.error is not None:
+            parts.append(f"{type(self.error).__name__}: {self.error}")
+        return f"<{self.name}: {', '.join(parts)}, {self.seconds:.1f} s>"

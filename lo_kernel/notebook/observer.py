@@ -1,0 +1,302 @@
+"""``lo``: the Learning Observer as a notebook sees it.
+
+Everything here may be called from a cell, from a thread that a cell started, or from the app's own loop;
+what has to happen on the app's loop gets there through the bridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lo_kernel.bridge import LoopBridge
+from lo_kernel.errors import LOError, ReducerError
+from lo_kernel.notebook.events import Events
+from lo_kernel.notebook.jobs import Job
+
+if TYPE_CHECKING:
+    from lo_kernel.engine.errorlog import ErrorLog
+    from lo_kernel.engine.keys import Scope
+    from lo_kernel.engine.reducers import Reducer
+    from lo_kernel.engine.registry import Registration
+    from lo_kernel.runtime import Runtime
+
+__all__ = ["LearningObserver", "Secret"]
+
+F = TypeVar("F", bound="Reducer")
+
+
+class Secret(str):
+    """A text with a token in it: shown masked, used and printed whole.
+
+    >>> Secret("ws://127.0.0.1:9999/wsapi/in/?token=abcdef")
+    'ws://127.0.0.1:9999/wsapi/in/?token=…' (print it to see it whole)
+    """
+
+    def __repr__(self) -> str:
+        head, found, _ = self.partition("token=")
+        return f"{(head + found if found else '') + '…'!r} (print it to see it whole)"
+
+
+class KeyValueStore:
+    """The store: ``await lo.kvs[key]``, ``await lo.kvs.keys()``, ``await lo.kvs.set(key, value)``.
+
+    A state's key is ``Internal,<module>.<function>,STUDENT:<safe id>``; keys that a reducer owns are
+    read-only. A key that holds nothing gives ``None``.
+    """
+
+    def __init__(self, runtime: Runtime, bridge: LoopBridge) -> None:
+        self._runtime = runtime
+        self._bridge = bridge
+
+    def __getitem__(self, key: str) -> Awaitable[Any]:
+        if not isinstance(key, str):
+            raise LOError(f"a key is a text such as 'Internal,my_module.count,STUDENT:tc-u0', got {key!r}")
+        return self._bridge.run(self._get(key))
+
+    async def _get(self, key: str) -> Any:
+        from lo_kernel.engine.keys import parse_key
+
+        parsed = parse_key(key)
+        student = parsed.student if parsed is not None else None
+        self._runtime.reads.record("store", key.split(",STUDENT:")[0], [student] if student else [])
+        return (await self._runtime.registry.read([key]))[0]
+
+    def keys(self, prefix: str = "") -> Awaitable[list[str]]:
+        """All keys that start with ``prefix``, sorted."""
+        return self._bridge.run(self._runtime.registry.keys(prefix))
+
+    def set(self, key: str, value: Any) -> Awaitable[None]:
+        """Store a JSON value under a key of one's own."""
+        return self._bridge.run(self._runtime.registry.set(key, value))
+
+    def __repr__(self) -> str:
+        return f"<store {self._runtime.store.name}: await lo.kvs[key], await lo.kvs.keys(prefix)>"
+
+
+class Reducers(Mapping[str, "Registration"]):
+    """The reducers by id; ``lo.reducers[id]``, ``await lo.reducers.remove(id)``."""
+
+    def __init__(self, runtime: Runtime, bridge: LoopBridge) -> None:
+        self._runtime = runtime
+        self._bridge = bridge
+
+    def __getitem__(self, reducer_id: str) -> Registration:
+        return self._runtime.registry.get(reducer_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([registration.id for registration in self._runtime.registry])
+
+    def __len__(self) -> int:
+        return len(self._runtime.registry)
+
+    def __contains__(self, reducer_id: object) -> bool:
+        return reducer_id in self._runtime.registry
+
+    def remove(self, reducer_id: str) -> Job[None]:
+        """Take a reducer out, its states with it; the events stay."""
+        self._runtime.registry.get(reducer_id)
+        work = self._runtime.remove_reducer(reducer_id)
+        return Job(f"removing {reducer_id!r}", work, self._bridge, on_error=self._runtime.errors.add)
+
+    def __repr__(self) -> str:
+        lines = [repr(registration)[1:-1] for registration in self._runtime.registry]
+        for row in self._runtime.registry.paused.values():
+            if row.id not in self._runtime.registry:
+                behind = max(0, self._runtime.archive.last - row.position)
+                lines.append(
+                    f"reducer {row.id!r} of {row.context}: paused, {behind:,} events behind; "
+                    "run the cell that defines it to go on"
+                )
+        return "\n".join(lines) or "no reducers yet: declare one with @lo.reducer(...)"
+
+
+class LearningObserver:
+    """A running Learning Observer; in a notebook it is ``lo``. Show it for an overview."""
+
+    def __init__(self, runtime: Runtime, bridge: LoopBridge, kernel: Any = None) -> None:
+        self._runtime = runtime
+        self._bridge = bridge
+        self._kernel = kernel
+        self.kvs = KeyValueStore(runtime, bridge)
+        self.reducers = Reducers(runtime, bridge)
+        self.events = Events(runtime)
+        self._charts: dict[str, Any] = {}
+
+    # -- where it is ---------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Where the app answers, as in ``http://127.0.0.1:9999/``."""
+        return self._runtime.url
+
+    @property
+    def port(self) -> int:
+        """The app's port."""
+        return self._runtime.port
+
+    @property
+    def token(self) -> Secret:
+        """The notebook's own token, good for everything."""
+        return Secret(self._runtime.security.tokens.get("notebook", ""))
+
+    @property
+    def ingest_url(self) -> Secret:
+        """The websocket address, token included, that a source of events needs."""
+        return Secret(self._runtime.ingest_url)
+
+    @property
+    def errors(self) -> ErrorLog:
+        """What went wrong in the background, with tracebacks."""
+        return self._runtime.errors
+
+    # -- reducers ------------------------------------------------------------------------------
+
+    def reducer(
+        self,
+        id: str | None = None,
+        *,
+        context: str | None = None,
+        scope: Scope | None = None,
+        null_state: Any = None,
+        default: Any = None,
+        module: str = "jupyter-helper",
+        migrate: Any = "restream",
+    ) -> Callable[[F], F]:
+        """Declare a reducer and register it, in one line above the function.
+
+        ``id`` is its name in queries, by default the function's own. Running the cell again replaces it.
+        The other arguments are those of :func:`lo_kernel.jupyter_helpers.add_reducer_to_lo`.
+        """
+        if callable(id):
+            raise ReducerError("the decorator needs parentheses: write @lo.reducer() above the function")
+
+        def declare(function: F) -> F:
+            from lo_kernel.engine.reducers import kvs_pipeline
+
+            declared = function
+            if not hasattr(function, "__lo_declaration__"):
+                declared = kvs_pipeline(null_state=null_state, scope=scope)(function)
+            self.add_reducer(
+                id or function.__name__,
+                declared,
+                module=module,
+                scope=scope,
+                context=context,
+                default=default,
+                migrate=migrate,
+            )
+            return declared
+
+        return declare
+
+    def add_reducer(
+        self,
+        id: str,
+        reducer: Reducer,
+        *,
+        module: str = "jupyter-helper",
+        scope: Scope | None = None,
+        context: str | None = None,
+        default: Any = None,
+        migrate: Any = "restream",
+    ) -> Job[Registration]:
+        """Register a reducer; see :func:`lo_kernel.jupyter_helpers.add_reducer_to_lo`."""
+        runtime = self._runtime
+        runtime.registry.check(id, reducer, context=context, scope=scope, default=default, migrate=migrate)
+        job: Job[Registration] | None = None
+
+        def progress(done: int, total: int) -> None:
+            if job is not None:
+                job.progress(done, total)
+
+        async def work() -> Registration:
+            registration = runtime.add_reducer(
+                id,
+                reducer,
+                module=module,
+                scope=scope,
+                context=context,
+                default=default,
+                migrate=migrate,
+                on_progress=progress,
+            )
+            await registration.ready()
+            if job is not None:
+                job.progress(registration.done, registration.total, runtime.heard_by(registration))
+            return registration
+
+        job = Job(f"reducer {id!r}", work(), self._bridge, on_error=runtime.errors.add)
+        return job
+
+    # -- events --------------------------------------------------------------------------------
+
+    def simulate(
+        self,
+        students: int = 30,
+        seconds: float | None = None,
+        seed: int | None = None,
+        *,
+        source: str = "org.mitros.writing_analytics",
+        speed: float = 1.0,
+    ) -> Job[Any]:
+        """Let a class type: ``students`` learners, for ``seconds`` (``None``: until it is cancelled).
+
+        They write text with pauses, bursts and corrections, as ``google_docs_save`` events over the real
+        websocket. The same ``seed`` gives the same class. Gives a :class:`Job`.
+        """
+        from lo_kernel.app.simulate import simulate_class
+
+        job: Job[Any] | None = None
+
+        def progress(state: Any) -> None:
+            if job is not None:
+                job.progress(state.events, 0, f"events from {state.connected} of {state.students} learners")
+
+        work = simulate_class(
+            self._runtime.ingest_url,
+            students=students,
+            seconds=seconds,
+            seed=seed,
+            source=source,
+            speed=speed,
+            on_progress=progress,
+        )
+        job = Job("simulated class", work, self._bridge, on_error=self._runtime.errors.add)
+        return job
+
+    # -- queries -------------------------------------------------------------------------------
+
+    def query(self, query: Any, **parameters: Any) -> Job[Any]:
+        """The answer of a query as rows: ``await lo.query("event_count")``.
+
+        ``query`` is the id of a reducer, the name of a query, or a DAG made with ``lo.q``; ``parameters``
+        are what it asks for. The rows print as a table, and ``.to_frame()`` makes a frame of them.
+        """
+        runtime = self._runtime
+        runtime.executor.prepare(query, None, parameters, strict=True)
+        name = query if isinstance(query, str) else "a query"
+        return Job(f"query {name}", runtime.executor.rows(query, parameters), self._bridge)
+
+    @property
+    def q(self) -> Any:
+        """Builders for queries (:mod:`lo_kernel.query.language`)."""
+        from lo_kernel.query import language
+
+        return language
+
+    @property
+    def queries(self) -> Any:
+        """The queries there are, with their parameters."""
+        return self._runtime.catalog
+
+    def publish(self, name: str) -> Callable[[Any], Any]:
+        """Make a function usable in queries: ``@lo.publish("my_module.longest")``."""
+        return self._runtime.functions.publish(name)
+
+    # -- display -------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        from lo_kernel.notebook.facts import facts_text
+
+        return facts_text(self._runtime)
