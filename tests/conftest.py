@@ -74,6 +74,21 @@ def _need(name: str) -> str:
     return found
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--soak` lets the tests run that take minutes."""
+    parser.addoption("--soak", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without `--soak`, tests marked so are not part of the run (and so not left out of it)."""
+    if config.getoption("--soak"):
+        return
+    long = [item for item in items if item.get_closest_marker("soak")]
+    if long:
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine function as a test."""

@@ -35,7 +35,7 @@ _PROGRAMS = {
     "tmux": ("tmux",),
 }
 HOW_TO_GET = {
-    "chromium": "apt-get install chromium (or any Chrome on the PATH)",
+    "chromium": "apt-get install chromium, or python -m playwright install chromium",
     "redis-server": "apt-get install redis-server",
     "tmux": "apt-get install tmux",
 }
@@ -43,7 +43,15 @@ HOW_TO_GET = {
 
 def program(name: str) -> str | None:
     """Path of ``chromium``, ``redis-server`` or ``tmux`` on this machine, under any of its names."""
-    return next((found for each in _PROGRAMS[name] if (found := shutil.which(each))), None)
+    found = next((path for each in _PROGRAMS[name] if (path := shutil.which(each))), None)
+    return found or (_playwrights_chromium() if name == "chromium" else None)
+
+
+def _playwrights_chromium() -> str | None:
+    """The Chromium that `playwright install` fetched, if it did."""
+    given = os.environ.get("PLAYWRIGHT_BROWSERS_PATH", "")
+    cache = Path(given) if given else Path.home() / ".cache" / "ms-playwright"
+    return next((str(path) for path in sorted(cache.glob("chromium-*/chrome-linux*/chrome"))), None)
 
 
 def isolated_environment(root: Path, base: Mapping[str, str] | None = None) -> dict[str, str]:

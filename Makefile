@@ -1,0 +1,62 @@
+# make lab     JupyterLab on the example notebook, with a class typing into it (ARGS=--no-browser prints the address)
+# make test    everything that is checked: lint, docs, tests; says at the end what this machine lacks
+# make lint    ruff and mypy          make docs    the documentation, into site/
+# make soak    the tests that run for minutes         make bench   every benchmark (BENCH=kernel_start: that one)
+# make clean   all that these made
+#
+# Needs make and a Python of 3.11 or later: PYTHON=/path/to/python where `python3` is another.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+# For a second environment with other versions: make test VENV=.venv-oldest WITH='ipykernel==7.2.*'
+WITH   ?=
+BENCH  ?= $(sort $(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
+
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help lab test test-kernel lint docs soak bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+lab: $(VENV)/lab.done
+	$(VENV)/bin/lo-kernel lab $(ARGS)
+
+test: lint docs
+	$(RUN) -m pytest $(ARGS)
+
+test-kernel: $(VENV)/test.done
+	$(RUN) -m pytest tests/test_kernel*.py $(ARGS)
+
+lint: $(VENV)/test.done
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+docs: $(VENV)/test.done
+	$(RUN) -m mkdocs build --quiet --strict
+
+soak: $(VENV)/test.done
+	$(RUN) -m pytest --soak -m soak $(ARGS)
+
+bench: $(VENV)/test.done
+	@for each in $(BENCH); do echo "== $$each"; $(RUN) benchmarks/$$each.py $(ARGS) || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# What is installed depends on pyproject.toml alone, so that a second run starts at once.
+$(VENV)/lab.done $(VENV)/test.done: $(VENV)/%.done: pyproject.toml | $(VENV)/bin/python
+	@echo "installing lo_kernel and what it needs into $(VENV) ..."
+	$(PIP) --editable '.[$*]' $(if $(WITH),'$(WITH)')
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "lo_kernel needs Python 3.11 or later; '$(PYTHON)' is not: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "no virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
