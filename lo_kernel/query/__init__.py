@@ -1,0 +1,1 @@
+"""Queries: the language, how they run, and how their answers stay up to date."""

@@ -1,0 +1,215 @@
+"""Named DAGs: those of installed modules, and one per module for the reducers that are registered."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lo_kernel.engine.keys import KeyField
+from lo_kernel.errors import UnknownQueryError
+from lo_kernel.query.dag import Dag, Parameter
+from lo_kernel.query.language import PROVENANCE_STUDENT, Node, q
+from lo_kernel.query.ports import JSON, Registration, Unsubscribe
+
+__all__ = ["Catalog", "QueryInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryInfo:
+    """One predefined query: an export of a named DAG."""
+
+    dag: str
+    export: str
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    sample: JSON = None
+
+    @property
+    def name(self) -> str:
+        """How it is asked for in a notebook: ``my_module.counter``."""
+        return f"{self.dag}.{self.export}"
+
+    def __repr__(self) -> str:
+        given = ", ".join(p.name if p.required else f"{p.name}={p.default!r}" for p in self.parameters)
+        return f"{self.name}({given})  {self.description}".rstrip()
+
+
+class Catalog:
+    """The named DAGs.
+
+    >>> catalog = Catalog()
+    >>> catalog.add("demo", {"greeting": "hello"})
+    >>> catalog
+    demo.greeting()
+    """
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Mapping[str, JSON]] = {}
+        self._dags: dict[str, Dag] = {}
+        self._reducers: dict[str, dict[str, Registration]] = {}
+        self._listeners: list[Callable[[str], None]] = []
+
+    def add(self, name: str, source: Any) -> None:
+        """Add a DAG under ``name``, or replace it; a module's ``EXECUTION_DAG`` as it is.
+
+        Raises :class:`QueryError`, which names node and field.
+        """
+        dag = Dag.read(source, name=name, other=self._other)
+        self._sources[name] = dag.to_json()
+        self._rebuild(name)
+
+    def add_reducer(self, registration: Registration, module: str) -> None:
+        """Make or extend the DAG named after ``module``: an export of the reducer's id, and ``<id>_export``.
+
+        The answer is the class roster joined with each learner's state, a row for each learner; one without
+        a state has the null state's fields. The parameter ``course_id`` may be left out. Where the scope
+        has more than the learner, a row for each state that there is.
+        """
+        self._reducers.setdefault(module, {})[registration.id] = registration
+        self._rebuild(module)
+
+    def remove_reducer(self, reducer_id: str, module: str) -> None:
+        """Take the exports of a reducer away."""
+        if self._reducers.get(module, {}).pop(reducer_id, None) is not None:
+            self._rebuild(module)
+
+    def remove(self, name: str) -> None:
+        """Take a DAG away, with all its exports."""
+        self._sources.pop(name, None)
+        self._reducers.pop(name, None)
+        self._rebuild(name)
+
+    def get(self, name: str) -> Dag:
+        """The DAG of this name; an error that lists what there is otherwise."""
+        dag = self._dags.get(name)
+        if dag is None:
+            raise UnknownQueryError(
+                f"there is no query {name!r}; there are: {', '.join(sorted(self._dags)) or 'none'}"
+            )
+        return dag
+
+    def resolve(self, query: Any, exports: Sequence[str] | None = None) -> tuple[Dag, list[str]]:
+        """A DAG and the exports that are meant.
+
+        ``query`` is a DAG, a node, or a name: of a DAG, ``dag.export``, or an export that only one DAG has.
+        Without ``exports``, all of the DAG (each once, where one has two names).
+        """
+        if not isinstance(query, str):
+            dag = query if isinstance(query, Dag) else Dag.read(query, other=self._other)
+            return dag, list(exports) if exports is not None else _each_once(dag)
+        if query in self._dags:
+            dag = self._dags[query]
+            return dag, list(exports) if exports is not None else _each_once(dag)
+        if exports is None:
+            for name, dag in self._dags.items():
+                if query.startswith(f"{name}.") and query[len(name) + 1 :] in dag.exports:
+                    return dag, [query[len(name) + 1 :]]
+            having = [dag for dag in self._dags.values() if query in dag.exports]
+            if len(having) == 1:
+                return having[0], [query]
+            if having:
+                names = ", ".join(f"{dag.name}.{query}" for dag in having)
+                raise UnknownQueryError(f"several queries are called {query!r}; say which: {names}")
+            raise UnknownQueryError(
+                f"there is no query {query!r}; there are: {', '.join(info.name for info in self) or 'none'}"
+            )
+        self.get(query)
+        raise AssertionError  # get raises
+
+    def subscribe(self, listener: Callable[[str], None]) -> Unsubscribe:
+        """Call ``listener`` with the name of a DAG that was added, replaced or taken away."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def __iter__(self) -> Iterator[QueryInfo]:
+        for name in sorted(self._dags):
+            dag = self._dags[name]
+            for export in _each_once(dag):
+                found = dag.exports[export]
+                yield QueryInfo(
+                    name, export, found.description, found.parameters, copy.deepcopy(found.sample)
+                )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._dags
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "no queries"
+
+    def _rebuild(self, name: str) -> None:
+        source = copy.deepcopy(dict(self._sources.get(name) or {"execution_dag": {}, "exports": {}}))
+        for registration in self._reducers.get(name, {}).values():
+            nodes, exports = _reducer_dag(registration, source["execution_dag"])
+            source["execution_dag"].update(nodes)
+            source["exports"].update(exports)
+        if source["execution_dag"]:
+            self._dags[name] = Dag.read(source, name=name, other=self._other)
+        else:
+            self._dags.pop(name, None)
+        for listener in list(self._listeners):
+            listener(name)
+
+    def _other(self, variable: str) -> tuple[Dag, str] | None:
+        """The node of another DAG that a variable such as ``other_dag.node`` names."""
+        for name, dag in self._dags.items():
+            node = variable[len(name) + 1 :]
+            if variable.startswith(f"{name}.") and (node in dag.nodes or node in dag.exports):
+                return dag, dag.exports[node].returns if node in dag.exports else node
+        return None
+
+
+def _reducer_dag(
+    registration: Registration, taken: Mapping[str, JSON]
+) -> tuple[dict[str, Node], dict[str, JSON]]:
+    reducer = registration.id
+    roster = (
+        "roster" if "roster" not in taken or taken["roster"] == q.roster() else "learning_observer.roster"
+    )
+    joined = f"{reducer}_join_roster"
+    scope = registration.scope
+    nodes: dict[str, Node] = {}
+    if KeyField.STUDENT in scope:
+        nodes[roster] = q.roster()
+        keys = q.keys(reducer, STUDENTS=q.variable(roster), STUDENTS_path="user_id")
+        nodes[reducer] = q.select(keys, q.ALL)
+        nodes[joined] = q.join(q.variable(reducer), q.variable(roster), PROVENANCE_STUDENT, "user_id")
+        of_whom = "each learner of a class"
+    else:
+        nodes[reducer] = q.select(q.keys(reducer), q.ALL)
+        joined = reducer
+        of_whom = "each " + " and ".join(name.partition(".")[2] or name.lower() for name in scope.names)
+    if scope - {KeyField.STUDENT} and KeyField.STUDENT in scope:
+        others = (name.partition(".")[2] or name.lower() for name in scope.names if name != "STUDENT")
+        of_whom += ", by " + " and ".join(others)
+    sample = _sample(registration)
+    export = {
+        "returns": joined,
+        "description": f"The latest state of {reducer} for {of_whom}.",
+        "sample": sample,
+        "parameters": ["course_id"] if KeyField.STUDENT in scope else [],
+    }
+    return nodes, {reducer: export, f"{reducer}_export": export}
+
+
+def _sample(registration: Registration) -> list[JSON]:
+    state = registration.default
+    row = {"user_id": "tc-testcase-u0"} if KeyField.STUDENT in registration.scope else {}
+    return [{**(state if isinstance(state, dict) else {}), **row}]
+
+
+def _each_once(dag: Dag) -> list[str]:
+    """Exports, without those that are another one's ``_export`` name."""
+    return [
+        name
+        for name, export in dag.exports.items()
+        if not (
+            name.endswith("_export")
+            and dag.exports.get(name[:-7], None)
+            and dag.exports[name[:-7]].returns == export.returns
+        )
+    ]

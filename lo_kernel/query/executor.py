@@ -1,0 +1,219 @@
+"""Running a query: once, or kept up to date.
+
+A :class:`Running` holds the steps of one query with its parameters. The :class:`Executor` checks queries,
+starts them, and runs them once for whoever wants one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lo_kernel.engine.keys import parse_key
+from lo_kernel.errors import QueryError
+from lo_kernel.query.catalog import Catalog
+from lo_kernel.query.dag import HIDDEN_PARAMETERS, Dag, Node
+from lo_kernel.query.functions import FunctionContext, Functions
+from lo_kernel.query.mapping import MapStep
+from lo_kernel.query.ports import JSON, ReadLog, Reducers, Registration, StateReader
+from lo_kernel.query.relational import JoinStep, KeysStep, SelectStep
+from lo_kernel.query.rows import Rows, flat_rows
+from lo_kernel.query.steps import CallStep, Change, Dirt, Env, ParameterStep, Step, ValueStep
+from lo_kernel.query.validate import check
+from lo_kernel.query.values import identity, visible
+
+__all__ = ["Executor", "Running"]
+
+_STEPS: dict[str, type[Step]] = {
+    "constant": ValueStep,
+    "variable": ValueStep,
+    "parameter": ParameterStep,
+    "call": CallStep,
+    "keys": KeysStep,
+    "select": SelectStep,
+    "join": JoinStep,
+    "map": MapStep,
+}
+
+OnWait = Callable[[Registration], None]
+
+
+class Running:
+    """The steps of one query, each after those that it needs."""
+
+    def __init__(self, dag: Dag, exports: Sequence[str], env: Env) -> None:
+        self.dag = dag
+        self.exports = {name: dag.export(name).returns for name in exports}
+        self.env = env
+        for name in dag.needed(self.exports.values()):
+            node: Node = dag.nodes[name]
+            env.steps[name] = _STEPS[node.dispatch](node, env)
+        self.steps = list(env.steps.values())
+
+    async def run(self) -> None:
+        """Make every answer."""
+        for step in self.steps:
+            since = time.perf_counter()
+            await step.run()
+            step.seconds = time.perf_counter() - since
+
+    async def refresh(self, dirt: Dirt) -> dict[str, Change]:
+        """Bring every answer up to date; which rows of each export changed."""
+        changes: dict[str, Change] = {}
+        for step in self.steps:
+            since = time.perf_counter()
+            changes[step.node.name] = change = await step.refresh(changes, dirt)
+            if change:
+                step.seconds = time.perf_counter() - since
+        return {name: changes[node] for name, node in self.exports.items()}
+
+    def answer(self, export: str) -> JSON:
+        """The answer of an export, with provenance; the query's own, not to be changed."""
+        return self.env.steps[self.exports[export]].value
+
+    def concerns(self, keys: frozenset[str]) -> frozenset[str]:
+        """Those of ``keys`` that this query reads."""
+        found: set[str] = set()
+        for step in self.steps:
+            if isinstance(step, SelectStep):
+                found.update(key for key in keys if key in step.places)
+            elif isinstance(step, KeysStep) and step.prefix:
+                found.update(key for key in keys if key.startswith(step.prefix))
+        return frozenset(found)
+
+    def calls(self, names: frozenset[str]) -> frozenset[str]:
+        """Those of the functions ``names`` that this query calls."""
+        return frozenset(
+            step.node.fields["function_name"] for step in self.steps if step.node.dispatch in ("call", "map")
+        ).intersection(names)
+
+    def registrations(self) -> list[Registration]:
+        """The reducers whose states this query reads."""
+        names = dict.fromkeys(
+            step.node.fields["function"] for step in self.steps if isinstance(step, KeysStep)
+        )
+        return [self.env.reducers.get(name) for name in names]
+
+    def learners(self) -> set[str]:
+        """Safe ids of everyone whose data this query has read."""
+        found: set[str] = set()
+        for step in self.steps:
+            if isinstance(step, SelectStep):
+                found.update(p.student for key in step.places if (p := parse_key(key)) and p.student)
+            elif isinstance(step, CallStep) and isinstance(step.value, list):
+                found.update(
+                    value for row in step.value for name, value in identity(row) if name == "STUDENT"
+                )
+        return found
+
+
+class Executor:
+    """Runs queries over the states.
+
+    ``await executor.run("my_module", ["counter"], {"course_id": "1"})`` gives ``{"counter": [row, ...]}``.
+    """
+
+    def __init__(
+        self,
+        reader: StateReader,
+        reducers: Reducers,
+        functions: Functions,
+        catalog: Catalog,
+        reads: ReadLog | None = None,
+    ) -> None:
+        self.reader = reader
+        self.reducers = reducers
+        self.functions = functions
+        self.catalog = catalog
+        self.reads = reads
+
+    def prepare(
+        self,
+        query: Any,
+        exports: Sequence[str] | None = None,
+        parameters: Mapping[str, JSON] | None = None,
+        *,
+        names: bool = False,
+        strict: bool = False,
+    ) -> Running:
+        """Check a query and lay out its steps; nothing runs yet.
+
+        ``query`` is the name of a DAG (or of one of its exports), a DAG or a node. Raises
+        :class:`QueryError`, which names node and field; with ``strict``, for parameters that the query
+        doesn't have too.
+        """
+        dag, chosen = self.catalog.resolve(query, exports)
+        given = {key: value for key, value in (parameters or {}).items() if key not in HIDDEN_PARAMETERS}
+        open_query = not isinstance(query, str)  # a named one of the field's runs as it does there
+        check(dag, chosen, self.functions, self.reducers, given, strict=strict, paths=open_query)
+        env = Env(self.reader, self.reducers, self.functions, given, FunctionContext(names))
+        return Running(dag, chosen, env)
+
+    async def run(
+        self,
+        query: Any,
+        exports: Sequence[str] | None = None,
+        parameters: Mapping[str, JSON] | None = None,
+        *,
+        names: bool = False,
+        provenance: bool = False,
+        on_wait: OnWait | None = None,
+    ) -> dict[str, JSON]:
+        """The answers, by export: ``{"counter": [{"count": 2, ...}, ...]}``.
+
+        Without ``exports``, all of the DAG. A reducer that is still going through the past is waited for;
+        ``on_wait`` is told of it first. An error inside one value is a value in its place.
+        """
+        running = self.prepare(query, exports, parameters, names=names)
+        await self.wait(running, on_wait)
+        await running.run()
+        self.record(running, running.learners())
+        answers = {name: running.answer(name) for name in running.exports}
+        return answers if provenance else {name: visible(value) for name, value in answers.items()}
+
+    async def rows(
+        self,
+        query: Any,
+        parameters: Mapping[str, JSON] | None = None,
+        *,
+        names: Mapping[str, str] | None = None,
+        on_wait: OnWait | None = None,
+    ) -> Rows:
+        """The answer of one export as flat rows: ``[{"student": "tc-testcase-u0", "count": 2}, ...]``.
+
+        ``names`` (by safe id) adds a column ``name``. A parameter that the query doesn't have is an error
+        here.
+        """
+        running = self.prepare(query, None, parameters, strict=True)
+        if len(running.exports) > 1:
+            raise QueryError(
+                f"expected a query with one answer, got {running.dag.name or 'one'} with several; name one: "
+                + ", ".join(repr(f"{running.dag.name}.{name}".strip(".")) for name in running.exports)
+            )
+        await self.wait(running, on_wait)
+        await running.run()
+        self.record(running, running.learners())
+        (export,) = running.exports
+        return flat_rows(running.answer(export), names)
+
+    async def wait(self, running: Running, on_wait: OnWait | None = None) -> None:
+        """Wait for the reducers that are still going through the past."""
+        for registration in running.registrations():
+            ready = asyncio.ensure_future(_ready(registration))
+            if on_wait is not None:
+                await asyncio.sleep(0)
+                if not ready.done():
+                    on_wait(registration)
+            await ready
+
+    def record(self, running: Running, learners: Iterable[str]) -> None:
+        """Put on record that this query has read these learners' data."""
+        if self.reads is not None:
+            name = running.dag.name or "an open query"
+            self.reads.record("query", f"{name}: {', '.join(running.exports)}", sorted(learners))
+
+
+async def _ready(registration: Registration) -> None:
+    await registration.ready()

@@ -1,0 +1,62 @@
+"""Dotted paths into JSON values, such as ``provenance.provenance.STUDENT.value.user_id``."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lo_kernel.query.ports import JSON
+
+__all__ = ["MISSING", "describe", "follow"]
+
+MISSING: Final[Any] = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+"""What :func:`follow` gives where a path leads nowhere; ``None`` is a value like any other."""
+
+
+def follow(value: JSON, path: str | None) -> JSON:
+    """The value at ``path`` inside ``value``, or :data:`MISSING`.
+
+    An empty path is the value itself; a number is a place in a list. A key that holds dots is found too.
+
+    >>> follow({"a": {"b": [1, 2]}}, "a.b.1")
+    2
+    >>> follow({"a.b": 3}, "a.b")
+    3
+    >>> follow({"a": 1}, "a.b")
+    MISSING
+    """
+    if not path:
+        return value
+    if "." not in path:
+        return _step(value, path)
+    here = value
+    rest = path
+    while rest:
+        name, _, after = rest.partition(".")
+        there = _step(here, name)
+        if there is MISSING:
+            return _step(here, rest) if after else MISSING
+        here, rest = there, after
+    return here
+
+
+def describe(value: JSON) -> str:
+    """What is there instead, for an error message.
+
+    >>> describe({"count": 1, "text": "a"})
+    'count, text'
+    >>> describe([1])
+    'a list of 1'
+    """
+    if isinstance(value, dict):
+        return ", ".join(map(str, list(value)[:12])) or "an empty object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return f"{value!r:.60}"
+
+
+def _step(value: JSON, name: str) -> JSON:
+    if isinstance(value, dict):
+        return value.get(name, MISSING)
+    if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+        return value[int(name)]
+    return MISSING

@@ -1,0 +1,135 @@
+"""The answer of a query as flat rows, that print as a table and turn into a frame."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from lo_kernel.errors import MissingExtraError
+from lo_kernel.query.ports import JSON
+from lo_kernel.query.values import identity
+
+__all__ = ["Rows", "flat_row", "flat_rows"]
+
+SHOWN_ROWS: Final = 60
+SHOWN_WIDTH: Final = 40
+
+_COLUMNS: Final = {"STUDENT": "student", "TEACHER": "teacher", "CLASS": "class", "RESOURCE": "document"}
+
+
+class Rows(list[dict[str, Any]]):
+    """A list of rows. It prints as a table, in text and in HTML.
+
+    >>> Rows([{"student": "tc-u0", "count": 2}, {"student": "tc-u1", "count": 10}])
+    student  count
+    tc-u0        2
+    tc-u1       10
+    """
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, in the order in which they first come."""
+        return list(dict.fromkeys(name for row in self for name in row))
+
+    def to_frame(self) -> Any:
+        """The rows as a pandas DataFrame, or a polars one where only polars is installed.
+
+        Raises :class:`MissingExtraError` where neither is.
+        """
+        try:
+            import pandas
+        except ImportError:
+            pass
+        else:
+            return pandas.DataFrame(list(self), columns=self.columns)
+        try:
+            import polars  # type: ignore[import-not-found,unused-ignore]
+        except ImportError:
+            raise MissingExtraError("frames", "a frame of rows") from None
+        return polars.DataFrame([{name: row.get(name) for name in self.columns} for row in self])
+
+    def __repr__(self) -> str:
+        if not self:
+            return "no rows"
+        names = self.columns
+        cells = [[_cell(row.get(name, "")) for name in names] for row in self[:SHOWN_ROWS]]
+        right = [_numeric(row.get(name) for row in self[:SHOWN_ROWS]) for name in names]
+        widths = [max(len(name), *(len(row[place]) for row in cells)) for place, name in enumerate(names)]
+        lines = [_line(names, widths, right), *(_line(row, widths, right) for row in cells)]
+        if len(self) > SHOWN_ROWS:
+            lines.append(f"... {len(self) - SHOWN_ROWS} more rows")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return "<em>no rows</em>"
+        names = self.columns
+        head = "".join(f"<th>{html.escape(str(name))}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(_cell(row.get(name, '')))}</td>" for name in names) + "</tr>"
+            for row in self[:SHOWN_ROWS]
+        )
+        more = len(self) - SHOWN_ROWS
+        foot = f"<caption style='caption-side:bottom'>{more} more rows</caption>" if more > 0 else ""
+        return f"<table>{foot}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def flat_row(row: JSON, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """One row of an answer, flat: whom it belongs to, then its fields.
+
+    ``student`` is the safe id (``document``, ``class``, ``teacher`` where the scope has them). What the
+    roster put in (``user_id``, ``profile``) and the provenance are left out: ``student`` says it, and names
+    stay out. A field called like one of these columns keeps both, as ``state.student``.
+
+    >>> flat_row({"provenance": {"provenance": {"STUDENT": {"user_id": "tc-u0"}}}, "count": 2})
+    {'student': 'tc-u0', 'count': 2}
+    """
+    if not isinstance(row, dict):
+        return {"value": row}
+    who = identity(row)
+    flat: dict[str, Any] = {_COLUMNS.get(name) or name.partition(".")[2]: value for name, value in who}
+    if names is not None and "student" in flat:
+        flat["name"] = names.get(flat["student"], "")
+    own = set(flat)
+    for name, value in row.items():
+        if name == "provenance" or (name in ("user_id", "profile") and "student" in own):
+            continue
+        flat[f"state.{name}" if name in own else name] = value
+    return flat
+
+
+def flat_rows(answer: JSON, names: Mapping[str, str] | None = None) -> Rows:
+    """An answer as rows; one that is no list is a single row.
+
+    >>> flat_rows(3)
+    value
+        3
+    """
+    items = answer if isinstance(answer, list) else [answer]
+    return Rows(flat_row(item, names) for item in items)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        text = f"{value:g}"
+    elif value is None:
+        text = ""
+    elif isinstance(value, dict) and "error" in value:
+        text = f"error: {value['error']}"
+    else:
+        text = str(value)
+    text = text.replace("\n", " ")
+    return text if len(text) <= SHOWN_WIDTH else text[: SHOWN_WIDTH - 1] + "…"
+
+
+def _numeric(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, int | float) or value is None for value in values)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = (
+        cell.rjust(width) if to_right else cell.ljust(width)
+        for cell, width, to_right in zip(cells, widths, right, strict=True)
+    )
+    return "  ".join(padded).rstrip()

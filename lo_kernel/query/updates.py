@@ -1,0 +1,215 @@
+"""What is sent when an answer changes: rows by path, encoded once for everyone who shares it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+import msgspec
+
+from lo_kernel.query.ports import JSON
+from lo_kernel.query.rows import Rows, flat_row
+from lo_kernel.query.steps import WHOLE, Change
+from lo_kernel.query.values import error_value, identity, path_of, visible
+
+__all__ = ["Board", "RowChange", "Update", "message"]
+
+FRAME_BYTES: Final = 256 * 1024
+"""A frame larger than this is sent as several: many clients refuse large ones."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One row that changed.
+
+    ``value`` holds the fields that changed, or, with ``op`` ``delete``, nothing; ``row`` is the whole row.
+    """
+
+    path: str
+    op: str
+    value: Mapping[str, JSON]
+    row: JSON = None
+
+
+class Update:
+    """Rows that changed at the same time."""
+
+    def __init__(self, changes: Iterable[RowChange]) -> None:
+        self.changes = tuple(changes)
+
+    @cached_property
+    def frames(self) -> list[bytes]:
+        """The update as text frames of JSON, made when first asked for."""
+        return _frames(_encoded(change) for change in self.changes)
+
+    def rows(self, names: Mapping[str, str] | None = None) -> Rows:
+        """The rows that changed, whole and flat; without those that are gone."""
+        return Rows(flat_row(change.row, names) for change in self.changes if change.op != "delete")
+
+    @property
+    def gone(self) -> list[str]:
+        """Paths of rows that are gone."""
+        given = {change.path for change in self.changes if change.op != "delete"}
+        return [change.path for change in self.changes if change.op == "delete" and change.path not in given]
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+
+@dataclass(slots=True)
+class _Export:
+    """Where the rows of one export stand, and what was sent of them."""
+
+    paths: list[str] = field(default_factory=list)
+    values: dict[str, Mapping[str, JSON]] = field(default_factory=dict)
+    rows: dict[str, JSON] = field(default_factory=dict)
+
+
+class Board:
+    """What all readers of a query have been told so far, by path.
+
+    ``stamps`` are fields that are added to every row of an export.
+    """
+
+    def __init__(self, stamps: Mapping[str, Mapping[str, JSON]] | None = None) -> None:
+        self._exports: dict[str, _Export] = {}
+        self._stamps = stamps or {}
+        self._snapshot: Update | None = None
+
+    def take(self, export: str, answer: JSON, change: Change) -> list[RowChange]:
+        """Note a new answer of an export, of which ``change`` is new; what is to be sent."""
+        if not change:
+            return []
+        board = self._exports.setdefault(export, _Export())
+        rows = answer if isinstance(answer, list) else [answer]
+        single = not isinstance(answer, list)
+        if change is not WHOLE:
+            sent = self._rows(board, export, rows, sorted(change))
+            if sent is not None:
+                return self._noted(sent)
+        taken: dict[str, int] = {}
+        paths = [_unique(_path(export, place, row, single), taken) for place, row in enumerate(rows)]
+        known = set(paths)
+        changes = []
+        for path in [path for path in board.values if path not in known]:
+            del board.values[path], board.rows[path]
+            changes.append(RowChange(path, "delete", {}))
+        board.paths = paths
+        for place, row in enumerate(rows):
+            changes.extend(self._row(board, export, paths[place], row))
+        return self._noted(changes)
+
+    def snapshot(self) -> Update:
+        """Everything, for a reader who has nothing; made once for all who come until it changes."""
+        if self._snapshot is None:
+            self._snapshot = Update(
+                RowChange(path, _op(value), value, board.rows[path])
+                for board in self._exports.values()
+                for path, value in board.values.items()
+            )
+        return self._snapshot
+
+    def newest(self, paths: Iterable[str]) -> Update:
+        """The newest state of some paths, for a reader who was behind."""
+        return Update(self._newest(paths))
+
+    def _newest(self, paths: Iterable[str]) -> Iterator[RowChange]:
+        for path in paths:
+            yield RowChange(path, "delete", {})  # what a reader merged before may have fields that are gone
+            for board in self._exports.values():
+                if path in board.values:
+                    value = board.values[path]
+                    yield RowChange(path, _op(value), value, board.rows[path])
+
+    def _rows(
+        self, board: _Export, export: str, rows: list[JSON], places: list[int]
+    ) -> list[RowChange] | None:
+        """Rows that changed in their places; ``None`` where one has become another's."""
+        changes: list[RowChange] = []
+        for place in places:
+            path = _path(export, place, rows[place], False)
+            if place < len(board.paths):
+                known = board.paths[place]
+                if known != path and not known.startswith(f"{path}.rows."):
+                    return None
+                path = known
+            elif place == len(board.paths) and path not in board.values:
+                board.paths.append(path)
+            else:
+                return None
+            changes.extend(self._row(board, export, path, rows[place]))
+        return changes
+
+    def _row(self, board: _Export, export: str, path: str, row: JSON) -> list[RowChange]:
+        value = visible(row) if isinstance(row, dict) else {"output": row}
+        stamp = self._stamps.get(export)
+        if stamp:
+            value = {**value, **stamp}
+        before = board.values.get(path)
+        board.values[path] = value
+        board.rows[path] = row
+        if before is None:
+            return [RowChange(path, _op(value), value, row)]
+        changed = {name: item for name, item in value.items() if name not in before or before[name] != item}
+        if not before.keys() <= value.keys():
+            return [RowChange(path, "delete", {}), RowChange(path, _op(value), value, row)]
+        return [RowChange(path, _op(value), changed, row)] if changed else []
+
+    def _noted(self, changes: list[RowChange]) -> list[RowChange]:
+        if changes:
+            self._snapshot = None
+        return changes
+
+
+def message(op: str, path: str, value: JSON) -> bytes:
+    """One frame with one message.
+
+    >>> message("complete", "q", {})
+    b'[{"op":"complete","path":"q","value":{}}]'
+    """
+    return b"[" + _encoded(RowChange(path, op, value)) + b"]"
+
+
+def _op(value: Mapping[str, JSON]) -> str:
+    return "error" if "error" in value and "function" in value else "update"
+
+
+def _path(export: str, place: int, row: JSON, single: bool) -> str:
+    who = identity(row)
+    if who:
+        return path_of(who)
+    return export if single else f"{export}.{place}"
+
+
+def _unique(path: str, taken: dict[str, int]) -> str:
+    """Rows of the same learner beyond the first get a number, so that none hides another."""
+    number = taken.get(path, 0)
+    taken[path] = number + 1
+    return f"{path}.rows.{number}" if number else path
+
+
+def _encoded(change: RowChange) -> bytes:
+    try:
+        return _encode({"op": change.op, "path": change.path, "value": change.value})
+    except (TypeError, ValueError, RecursionError) as error:
+        value = error_value(f"the answer can't be written as JSON: {error}", "encode")
+        return _encode({"op": "error", "path": change.path, "value": value})
+
+
+def _frames(parts: Iterable[bytes]) -> list[bytes]:
+    frames: list[bytes] = []
+    batch: list[bytes] = []
+    size = 0
+    for part in parts:
+        if batch and size + len(part) > FRAME_BYTES:
+            frames.append(b"[" + b",".join(batch) + b"]")
+            batch, size = [], 0
+        batch.append(part)
+        size += len(part) + 1
+    if batch:
+        frames.append(b"[" + b",".join(batch) + b"]")
+    return frames

@@ -1,0 +1,104 @@
+"""Rows, and errors that take the place of a value."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Final
+
+from lo_kernel.query.ports import JSON
+
+__all__ = ["Identity", "error_value", "identity", "is_error", "path_of", "visible"]
+
+Identity = tuple[tuple[str, str], ...]
+"""Whom a row belongs to: ``(("STUDENT", "tc-u0"), ("RESOURCE", "essay-1"))``."""
+
+_ID_NAMES: Final = {
+    "STUDENT": ("user_id", "student_id", "id"),
+    "TEACHER": ("user_id", "teacher_id", "id"),
+    "CLASS": ("class_id", "id"),
+    "RESOURCE": ("doc_id", "resource_id", "id"),
+}
+_SEGMENTS: Final = {"STUDENT": "students", "TEACHER": "teachers", "CLASS": "classes", "RESOURCE": "documents"}
+_ORDER: Final = {"CLASS": 0, "TEACHER": 1, "STUDENT": 2, "RESOURCE": 3}
+
+
+def error_value(
+    message: str, function: str, error: BaseException | None = None, **about: JSON
+) -> dict[str, JSON]:
+    """An error as a value: ``error``, ``function``, ``error_provenance`` and ``traceback``.
+
+    >>> error_value("no such field", "select", node="n")["error_provenance"]
+    {'node': 'n'}
+    """
+    trace = ""
+    if error is not None:
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__, limit=-6))
+    return {"error": message, "function": function, "error_provenance": about, "traceback": trace}
+
+
+def is_error(value: JSON) -> bool:
+    """Whether ``value`` is an error in a value's place."""
+    return isinstance(value, dict) and "error" in value and "function" in value
+
+
+def identity(row: JSON) -> Identity:
+    """Whom a row belongs to, from its provenance; from ``user_id`` where it has none.
+
+    >>> identity({"provenance": {"key": "k", "provenance": {"STUDENT": {"user_id": "tc-u0"}}}})
+    (('STUDENT', 'tc-u0'),)
+    """
+    if not isinstance(row, dict):
+        return ()
+    here = row.get("provenance")
+    for _ in range(32):  # a map over a map over a select: the innermost provenance has the ids
+        if not isinstance(here, dict):
+            break
+        found = [(name, here[name]) for name in here if name in _ORDER or name.startswith("EventField.")]
+        if found:
+            pairs = [(name, _id_of(name, entry)) for name, entry in found]
+            pairs.sort(key=lambda pair: (_ORDER.get(pair[0], 9), pair[0]))
+            return tuple((name, value) for name, value in pairs if value is not None)
+        here = here.get("provenance")
+    user_id = row.get("user_id")
+    return (("STUDENT", user_id),) if isinstance(user_id, str) and user_id else ()
+
+
+def path_of(who: Identity) -> str:
+    """The path of an update: ``students.tc-u0.documents.essay-1``. Dots inside an id are written ``%2E``.
+
+    >>> path_of((("STUDENT", "tc-a.b"), ("RESOURCE", "d")))
+    'students.tc-a%2Eb.documents.d'
+    """
+    parts = []
+    for name, value in who:
+        segment = _SEGMENTS.get(name) or name.partition(".")[2].replace(".", "_") + "s"
+        parts.append(f"{segment}.{value.replace('.', '%2E')}")
+    return ".".join(parts)
+
+
+def visible(value: JSON) -> JSON:
+    """A value as it leaves the server: without the provenance of its rows."""
+    if isinstance(value, dict):
+        if "provenance" in value:
+            return {key: item for key, item in value.items() if key != "provenance"}
+        return value
+    if isinstance(value, list):
+        return [visible(item) if isinstance(item, dict) else item for item in value]
+    return value
+
+
+def _id_of(name: str, entry: JSON) -> str | None:
+    if not isinstance(entry, dict):
+        return None if entry is None else str(entry)
+    names = _ID_NAMES.get(name) or (name.partition(".")[2],)
+    for candidate in (*names, "value"):
+        value = entry.get(candidate)
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            return str(value)
+    inner = entry.get("value")
+    if isinstance(inner, dict):
+        for candidate in names:
+            value = inner.get(candidate)
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                return str(value)
+    return None
