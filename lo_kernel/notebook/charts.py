@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from lo_kernel.notebook.chart_data import Row, Table, table_of, text_table
+from lo_kernel.notebook.chart_data import Row, Table, Value, table_of, text_table
 
 __all__ = ["COLOUR", "MIME", "Chart", "Kind", "Spec"]
 
@@ -29,9 +29,13 @@ _WIDTH = 600
 _STEP = 17  # pixels per row: 30 learners fit on a screen
 _MANY = 60  # rows above which one bar for each can't be read, and their distribution is shown
 _TABLE_ROWS = 40
+_WAITING = "No answer yet: waiting for events."
 
-# What the guides' theme colours hold for, so that text of a mark is white where theirs is.
-_AS_LABEL = {"style": "guide-label", "fontSize": 12}
+# Between what a row's axes show: each axis labels the row with its own part of the key.
+_PART = "\t"
+_NOTHING = {
+    "mark": {"type": "point", "size": 0, "opacity": 0, "aria": False}
+}  # a layer that is only its axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,8 @@ class Chart:
 
     >>> chart = Chart(title="event_count")
     >>> spec = chart.spec([{"user_id": "tc-testcase-ann", "count": 3}], subtitle="1 learner")
-    >>> spec["title"]["text"], spec["data"]["values"]
-    ('event_count', [{'learner': 'ann', 'value': 3, 'id': 'tc-testcase-ann'}])
+    >>> spec["title"]["text"], spec["data"]["values"][0]["said"]
+    ('event_count', 'ann: 3')
     """
 
     title: str
@@ -71,7 +75,7 @@ class Chart:
             )
         kind, field = self._choose(table)
         if kind == "waiting":
-            return _frame(self.title, lines) | _waiting()
+            return _frame(self.title, [*lines, _WAITING]) | _data([{}]) | {"height": 1} | _NOTHING
         if field is None:
             body = _table(table)
         elif kind == "bar":
@@ -90,7 +94,7 @@ class Chart:
         lines = [self.title, *([subtitle] if isinstance(subtitle, str) else subtitle)]
         kind, field = self._choose(table)
         if kind == "waiting":
-            return "\n".join([*filter(None, lines), "no answer yet: waiting for events"])
+            return "\n".join([*filter(None, lines), _WAITING])
         columns = [field] if field is not None else list(table.columns)
         if kind == "bar" and field is not None:
             order = _by_value(table, field)
@@ -137,7 +141,7 @@ def _frame(title: str, lines: Sequence[str]) -> Spec:
             "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
             "title": {
                 "anchor": "start",
-                "frame": "group",
+                "frame": "bounds",
                 "fontSize": 16,
                 "subtitleFontSize": 12,
                 "subtitlePadding": 5,
@@ -153,6 +157,7 @@ def _frame(title: str, lines: Sequence[str]) -> Spec:
             "axisX": {"gridOpacity": 0.35, "domain": False, "ticks": False, "titlePadding": 8},
             "axisY": {"grid": False, "domain": False, "ticks": False},
             "view": {"stroke": None},
+            "mark": {"invalid": None},  # a learner without a number keeps a place in the chart
         },
     }
 
@@ -174,36 +179,68 @@ def _by_value(table: Table, field: str) -> list[int]:
 
 def _bars(table: Table, field: str) -> Spec:
     values = table.columns[field]
-    rows = [
-        {"learner": table.labels[index], "value": values[index], "id": table.names[index]}
-        for index in _by_value(table, field)
-    ]
-    y = {"field": "learner", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 180}}
-    x = {"field": "value", "type": "quantitative", "title": field, "axis": {"tickCount": 6}}
+    rows = []
+    for index in _by_value(table, field):
+        said = _figure(values[index])
+        rows.append(
+            {
+                "row": f"{table.labels[index]}{_PART}{said}",
+                "value": values[index],
+                "id": table.names[index],
+                "said": f"{table.labels[index]}: {said}",
+            }
+        )
     tooltip = [
         {"field": "id", "type": "nominal", "title": table.who or "row"},
-        {"field": "value", "type": "quantitative", "title": field, "format": ",~g"},
+        {"field": "value", "type": "quantitative", "title": field, "format": ",~r"},
     ]
-    # In place of a missing number stands a dash: "has written nothing yet" and "0" are different things.
-    label = {"condition": {"test": "datum.value === null", "value": "–"}, **_number_format("value")}
-    return _data(rows) | {
-        "height": {"step": _STEP if len(rows) <= _MANY else 13},
-        "encoding": {"y": y, "tooltip": tooltip},
+    x = {"field": "value", "type": "quantitative", "title": field, "axis": {"tickCount": 6}}
+    step = _STEP if len(rows) <= _MANY else 13
+    return _data(rows) | _labelled_bars(rows, x, tooltip, step)
+
+
+def _categories(table: Table, field: str) -> Spec:
+    counts = Counter(_figure(value) for value in table.columns[field])
+    rows = [
+        {"row": f"{word}{_PART}{number}", "value": number, "id": word, "said": f"{word}: {number}"}
+        for word, number in counts.most_common()
+    ]
+    counted = "learners" if table.who else "rows"
+    x = {
+        "field": "value",
+        "type": "quantitative",
+        "title": counted,
+        "axis": {"tickMinStep": 1, "tickCount": 6},
+    }
+    return _data(rows) | _labelled_bars(
+        rows, x, [{"field": "id", "title": field}, {"field": "value", "title": counted}], 28
+    )
+
+
+def _labelled_bars(rows: list[dict[str, Any]], x: Spec, tooltip: list[Spec], step: int) -> Spec:
+    """Bars with their names on the left and their figures, in a column, on the right."""
+    widest = max((len(row["row"].split(_PART)[1]) for row in rows), default=1)
+    bar = {"type": "bar", "color": COLOUR, "height": {"band": 0.78}, "cornerRadiusEnd": 2}
+    return {
+        "height": {"step": step},
+        "encoding": {"x": x},
         "layer": [
             {
-                "mark": {"type": "bar", "color": COLOUR, "height": {"band": 0.78}, "cornerRadiusEnd": 2},
-                "encoding": {"x": x},
+                "mark": bar,
+                "encoding": {
+                    "y": _axis(0, labelLimit=260),
+                    "tooltip": tooltip,
+                    # What a screen reader says for the bar.
+                    "description": {"field": "said", "type": "nominal"},
+                },
             },
             {
-                "mark": {"type": "text", "align": "left", "dx": 5, **_AS_LABEL, "aria": False},
-                "encoding": {"x": x, "text": label},
+                **_NOTHING,
+                "encoding": {"y": _axis(1, orient="right", labelAlign="right", labelPadding=8 + 7 * widest)},
             },
         ],
+        "resolve": {"axis": {"y": "independent"}},
     }
-
-
-def _number_format(field: str) -> Spec:
-    return {"field": field, "type": "quantitative", "format": ",.5~g"}
 
 
 def _histogram(table: Table, field: str) -> Spec:
@@ -214,125 +251,69 @@ def _histogram(table: Table, field: str) -> Spec:
         "height": 280,
         "mark": {"type": "bar", "color": COLOUR, "cornerRadiusEnd": 2},
         "encoding": {
-            "x": binned,
-            "y": {**number, "axis": {"grid": True, "gridOpacity": 0.35}},
+            "x": {**binned, "axis": {"grid": False}},
+            "y": {**number, "axis": {"grid": True, "gridOpacity": 0.35, "tickMinStep": 1}},
             "tooltip": [binned, number],
         },
     }
 
 
-def _categories(table: Table, field: str) -> Spec:
-    counts = Counter(_word(value) for value in table.columns[field])
-    rows = [{"category": word, "count": number} for word, number in counts.most_common()]
-    y = {"field": "category", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 260}}
-    number = "learners" if table.who else "rows"
-    x = {
-        "field": "count",
-        "type": "quantitative",
-        "title": number,
-        "axis": {"tickMinStep": 1, "tickCount": 6},
-    }
-    return _data(rows) | {
-        "height": {"step": 28},
-        "encoding": {
-            "y": y,
-            "x": x,
-            "tooltip": [{"field": "category", "title": field}, {"field": "count", "title": number}],
-        },
-        "layer": [
-            {"mark": {"type": "bar", "color": COLOUR, "height": {"band": 0.72}, "cornerRadiusEnd": 2}},
-            {
-                "mark": {"type": "text", "align": "left", "dx": 5, **_AS_LABEL, "aria": False},
-                "encoding": {"text": {"field": "count", "type": "quantitative"}},
-            },
-        ],
-    }
-
-
 def _number(table: Table, field: str) -> Spec:
-    return _data([{"value": table.columns[field][0]}]) | {
-        "height": 84,
-        "layer": [
-            {
-                "mark": {"type": "text", **_AS_LABEL, "fontSize": 52, "align": "left", "x": 0, "y": 34},
-                "encoding": {"text": {"field": "value", "type": "quantitative", "format": ",.6~g"}},
-            },
-            {
-                "mark": {"type": "text", **_AS_LABEL, "text": field, "align": "left", "x": 2, "y": 76},
-            },
-        ],
-    }
+    row = {"row": f"{_PART}{_figure(table.columns[field][0])}"}
+    large = _axis(1, orient="right", offset=-_WIDTH, labelAlign="left", labelFontSize=52, labelLimit=_WIDTH)
+    large["axis"] |= {"title": field, "titleAngle": 0, "titleAlign": "left", "titleX": 8, "titleY": 84}
+    return _data([row]) | {"height": 76} | _NOTHING | {"encoding": {"y": large}}
 
 
 def _table(table: Table) -> Spec:
-    """Texts as a table of text marks, so that the output stays one that changes in place."""
+    """Texts in columns: the labels of one axis each, so that the output stays one that changes in place."""
     columns = list(table.columns)[:6]
-    rows = [
-        {"row": table.labels[index], "column": name, "text": _clipped(_word(table.columns[name][index]))}
-        for index in range(min(len(table), _TABLE_ROWS))
-        for name in columns
-    ]
-    return _data(rows) | {
-        "height": {"step": 20},
-        "mark": {
-            "type": "text",
-            "align": "left",
-            "limit": _WIDTH / max(1, len(columns)) - 10,
-            **_AS_LABEL,
-        },
-        "encoding": {
-            "y": {
-                "field": "row",
-                "type": "nominal",
-                "sort": None,
-                "title": None,
-                "axis": {"labelLimit": 180},
-            },
-            "x": {
-                "field": "column",
-                "type": "nominal",
-                "sort": None,
-                "title": None,
-                "bandPosition": 0,
-                "axis": {
-                    "orient": "top",
-                    "labelAngle": 0,
-                    "labelAlign": "left",
-                    "labelPadding": 4,
-                    "bandPosition": 0,
-                },
-            },
-            "text": {"field": "text"},
-            "tooltip": [
-                {"field": "row", "title": table.who or "row"},
-                {"field": "column"},
-                {"field": "text"},
-            ],
-        },
+    rows = []
+    for index in range(min(len(table), _TABLE_ROWS)):
+        cells = [table.labels[index], *(_clipped(_figure(table.columns[name][index])) for name in columns)]
+        rows.append({"row": _PART.join(cells)})
+    wide = _WIDTH // max(1, len(columns))
+    layers = [{**_NOTHING, "encoding": {"y": _axis(0, labelLimit=180)}}]
+    for number, name in enumerate(columns):
+        column = _axis(
+            number + 1, orient="right", offset=wide * number - _WIDTH, labelAlign="left", labelLimit=wide - 12
+        )
+        column["axis"] |= {
+            "title": name,
+            "titleAngle": 0,
+            "titleAlign": "left",
+            "titleX": 6,
+            "titleY": -10,
+            "titleFontWeight": "bold",
+        }
+        layers.append({**_NOTHING, "encoding": {"y": column}})
+    height = {"height": {"step": 20}, "resolve": {"axis": {"y": "independent"}}}
+    return _data(rows) | height | {"layer": layers}
+
+
+def _axis(part: int, **options: Any) -> Spec:
+    """The vertical channel of rows, with an axis whose labels are one part of each row's key."""
+    label = f"split(datum.label, '\\t')[{part}]"
+    return {
+        "field": "row",
+        "type": "nominal",
+        "sort": None,
+        "title": None,
+        "axis": {"labelExpr": label, **options},
     }
 
 
-def _waiting() -> Spec:
-    return _data([{}]) | {
-        "height": 60,
-        "mark": {
-            "type": "text",
-            **_AS_LABEL,
-            "fontSize": 14,
-            "text": "No answer yet: waiting for events",
-            "align": "left",
-            "x": 0,
-            "y": 20,
-        },
-    }
-
-
-def _word(value: object) -> str:
+def _figure(value: Value) -> str:
+    """A value as a person reads it; what is not there is a dash, which is not the same as 0."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return value.replace(_PART, " ")
 
 
 def _clipped(text: str, limit: int = 110) -> str:
