@@ -76,7 +76,7 @@ def test_app_runs_on_the_kernels_loop(shared_kernel: RunningKernel) -> None:
     """By default a cell and the app share one loop."""
     assert (
         shared_kernel.execute(
-            "import asyncio; get_ipython().kernel.host.loop is asyncio.get_running_loop()"
+            "import asyncio; get_ipython().kernel.app_host.loop is asyncio.get_running_loop()"
         ).value
         == "True"
     )
@@ -206,7 +206,7 @@ def test_a_cell_that_held_the_loop_is_told_once(kernel: RunningKernel) -> None:
 def test_loop_magic_holds_from_the_next_restart(kernel: RunningKernel) -> None:
     """`%lo loop thread` changes nothing now, and the loop after a restart."""
     assert "restart" in kernel.execute("%lo loop thread").text
-    on_kernel_loop = "import asyncio; get_ipython().kernel.host.loop is asyncio.get_running_loop()"
+    on_kernel_loop = "import asyncio; get_ipython().kernel.app_host.loop is asyncio.get_running_loop()"
     assert kernel.execute(on_kernel_loop).value == "True"
     kernel.restart()
     assert kernel.execute(on_kernel_loop).value == "False"

@@ -15,6 +15,8 @@ from lo_kernel.settings import Settings, env_name
 
 __all__ = ["OptionParser", "add_settings", "settings_from", "settings_help", "split_at_dashes"]
 
+_WORDS = {str: "TEXT", int: "NUMBER", bool: ""}
+
 
 class OptionParser(argparse.ArgumentParser):
     """An `argparse` parser without abbreviations, whose complaint names what exists."""
@@ -68,7 +70,7 @@ def add_settings(parser: argparse.ArgumentParser, only: Sequence[str] = ()) -> N
         if kind is bool:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, **options)
         else:
-            parser.add_argument(name, type=kind, metavar=kind.__name__.upper(), **options)
+            parser.add_argument(name, type=kind, metavar=_WORDS[kind], **options)
 
 
 def settings_from(
@@ -92,12 +94,10 @@ def settings_help(width: int = 100) -> str:
     lines: list[str] = []
     for spec in fields(Settings):
         name = "--" + spec.name.replace("_", "-")
-        name = (
-            f"--[no-]{spec.name}" if spec.default is True else f"{name} {type(spec.default).__name__.upper()}"
-        )
+        name = f"--[no-]{spec.name}" if spec.default is True else f"{name} {_WORDS[type(spec.default)]}"
         default = f" [{spec.default}]" if spec.default not in ("", True, False) else ""
         text = spec.metadata["help"].rstrip(".") + default
         lines += textwrap.wrap(
-            text, width, initial_indent=f"  {name:<20}", subsequent_indent=" " * 22, break_on_hyphens=False
+            text, width, initial_indent=f"  {name:<21}", subsequent_indent=" " * 23, break_on_hyphens=False
         )
     return "\n".join(lines)

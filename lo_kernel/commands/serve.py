@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.kernel import kernelspec
 from lo_kernel.kernel.apps import app_factory
 from lo_kernel.kernel.host import AppHost, port_candidates
 from lo_kernel.kernel.logs import log_to
+from lo_kernel.kernel.running import Running, announce
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
@@ -54,8 +57,12 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
         ports=port_candidates(settings, asked_for=port_asked_for, last_port=runtime.workspace.last_port),
         on_bind=runtime.bind,
     )
+    announcement: Path | None = None
     try:
         await host.start()
+        announcement = announce(
+            Running(pid=os.getpid(), url=runtime.url, workspace=settings.workspace, loop="kernel")
+        )
         token = runtime.workspace.tokens.get("notebook")
         print(f"{runtime.url}?token={token}" if token else runtime.url, flush=True)
         if runtime.started is not None and not runtime.workspace.owner:
@@ -64,3 +71,5 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
     finally:
         await host.stop()
         log.close()
+        if announcement is not None:
+            announcement.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import html
 import inspect
+import os
 import sys
 import time
 import traceback
@@ -27,6 +28,7 @@ from lo_kernel.settings import Settings
 
 if TYPE_CHECKING:
     import logging
+    from pathlib import Path
 
     from lo_kernel.engine.errorlog import ErrorLog
     from lo_kernel.kernel.host import AppHost
@@ -65,7 +67,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
 
     settings = Settings()
     runtime: Runtime | None = None
-    host: AppHost | None = None
+    app_host: AppHost | None = None
     lo: Any = None
     failure: str = ""
     """Traceback of what kept the app from starting; empty where it runs."""
@@ -77,6 +79,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self._client_interrupted = float("-inf")
         self._watch_cells = True
         self._log_handler: logging.Handler | None = None
+        self._announcement: Path | None = None
         if loop.is_running():  # a kernel in somebody's process: the app comes up as soon as its loop turns
             self._booting = loop.create_task(self._boot())
         else:
@@ -137,10 +140,10 @@ class LOKernel(SettingsTraits, IPythonKernel):
         """End the app, from any loop and any number of times; never raises, and takes two seconds at most."""
         from lo_kernel.kernel.host import STOP_WITHIN
 
-        if self.host is None:
+        if self.app_host is None:
             return
         try:
-            await asyncio.wait_for(self.host.stop(), STOP_WITHIN + 0.1)
+            await asyncio.wait_for(self.app_host.stop(), STOP_WITHIN + 0.1)
         except TimeoutError:
             self.log.warning("The app did not stop within %s s; its port is released anyway.", STOP_WITHIN)
         except Exception:
@@ -148,6 +151,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
         finally:
             if self._log_handler is not None:
                 self._log_handler.close()
+            if self._announcement is not None:
+                self._announcement.unlink(missing_ok=True)
 
     @property
     def banner(self) -> str:  # type: ignore[override] # the base class's may be None
@@ -161,7 +166,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
         if self.failure:
             return "the app did not start; the kernel works without it. What happened:"
         runtime = self.runtime
-        if runtime is None or self.host is None:
+        if runtime is None or self.app_host is None:
             return "the app is starting"
         return f"the app answers at {runtime.url}{self._workspace_line(runtime)}"
 
@@ -190,6 +195,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
         from lo_kernel.kernel.apps import app_factory
         from lo_kernel.kernel.host import AppHost, port_candidates
         from lo_kernel.kernel.logs import log_to
+        from lo_kernel.kernel.running import Running, announce
         from lo_kernel.notebook.observer import LearningObserver
         from lo_kernel.runtime import Runtime
 
@@ -203,8 +209,17 @@ class LOKernel(SettingsTraits, IPythonKernel):
         )
         host = AppHost(self.settings, app_factory(self.settings, runtime), ports=ports, on_bind=runtime.bind)
         await host.start()
-        self.host = host
+        self.app_host = host
         self.lo = LearningObserver(runtime, LoopBridge(host.loop), kernel=self)
+        self._announcement = announce(
+            Running(
+                pid=os.getpid(),
+                url=runtime.url,
+                workspace=self.settings.workspace,
+                loop=self.settings.loop,
+                connection_file=getattr(self.parent, "abs_connection_file", ""),
+            )
+        )
         self.help_links = [{"text": "Learning Observer", "url": runtime.url}, *self.help_links]
 
     def _without_app(self, error: BaseException) -> None:
@@ -240,7 +255,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
                 self._say_error(f"Learning Observer: {self.address_line}\n{self.failure}")
             else:
                 self._say(f"Learning Observer: {self.address_line}")
-        on_kernel_loop = self.host is not None and self.settings.loop == "kernel"
+        on_kernel_loop = self.app_host is not None and self.settings.loop == "kernel"
         if self._watch_cells and held > _HELD_TOO_LONG and on_kernel_loop:
             self._watch_cells = False
             self._say(

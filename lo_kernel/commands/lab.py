@@ -1,0 +1,94 @@
+"""``lo-kernel lab``: JupyterLab on the example notebook, with a class that types into its workspace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import lo_kernel
+from lo_kernel.app.simulate import simulate_class
+from lo_kernel.commands.options import OptionParser, add_settings, settings_from
+from lo_kernel.errors import LOError, MissingExtraError
+from lo_kernel.kernel import kernelspec
+from lo_kernel.settings import Settings, env_name
+from lo_kernel.workspace import Workspace
+
+__all__ = ["main"]
+
+_LOOK_EVERY = 0.5  # s between two looks for an app to type into
+_EXAMPLE = "local_reducer.ipynb"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``lo-kernel lab``; what is not ours goes on to JupyterLab."""
+    parser = OptionParser(
+        "lab", "JupyterLab on the example notebook, with a class that types; Ctrl-C ends it."
+    )
+    parser.add_argument("--students", type=int, default=30, metavar="N", help="learners who type; 0: nobody")
+    add_settings(parser, only=["workspace"])
+    parser.epilog = "All other options are JupyterLab's, such as --no-browser or --port=8888."
+    options, theirs = parser.parse_known_args(arguments)
+    settings, _ = settings_from(parser, options)
+    if find_spec("jupyterlab") is None:
+        raise MissingExtraError("lab", "lo-kernel lab")
+    if message := kernelspec.ensure().message:
+        print(message, file=sys.stderr)
+    return asyncio.run(_run(settings, options.students, theirs))
+
+
+async def _run(settings: Settings, students: int, arguments: Sequence[str]) -> int:
+    command = [
+        sys.executable,
+        *("-m", "jupyterlab", "--ServerApp.answer_yes=True"),  # one Ctrl-C, and no question
+        *arguments,
+        *_notebook(),
+    ]
+    environment = os.environ | {env_name("workspace"): settings.workspace}
+    # a group of its own: Ctrl-C reaches it once, from here, and the kernels' own end is not cut short
+    lab = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
+    loop = asyncio.get_running_loop()
+
+    def end(number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            lab.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end, number)
+    typing = asyncio.create_task(_type(settings, students))
+    try:
+        return await lab.wait()
+    finally:
+        typing.cancel()
+        with contextlib.suppress(asyncio.CancelledError, LOError):
+            await typing
+
+
+def _notebook() -> list[str]:
+    """The example: where it lies in a checkout, or else a copy in this folder."""
+    package = Path(lo_kernel.__file__).parent
+    for folder in (package.parent / "examples", package / "examples"):
+        if (folder / _EXAMPLE).is_file():
+            if folder.parent != package:
+                return [str(folder / _EXAMPLE)]
+            with contextlib.suppress(FileExistsError), Path(_EXAMPLE).open("xb") as copy:
+                shutil.copyfileobj((folder / _EXAMPLE).open("rb"), copy)
+            return [_EXAMPLE]
+    return []
+
+
+async def _type(settings: Settings, students: int) -> None:
+    """Let a class type into the workspace, whenever an app owns it."""
+    workspace = Workspace(settings.workspace_path)
+    while students:
+        owner = workspace.find_owner()
+        if owner is not None:
+            with contextlib.suppress(LOError, OSError):  # the app went: wait for the next one
+                await simulate_class(owner.ingest_url, students=students)
+        await asyncio.sleep(_LOOK_EVERY)
