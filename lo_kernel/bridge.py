@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from lo_kernel.errors import LOError
@@ -77,6 +77,20 @@ class LoopBridge:
         context = contextvars.copy_context()
         return asyncio.run_coroutine_threadsafe(_within(context, work), self.loop).result(timeout)
 
+    async def iterate(self, make: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
+        """Go through an async iterator that lives on the app's loop, from any loop."""
+        items = make()
+        try:
+            while True:
+                try:
+                    yield await self.run(_next(items))
+                except StopAsyncIteration:
+                    return
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await self.run(close())
+
     def call_soon(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call ``function`` on the app's loop as soon as it can."""
         self.loop.call_soon_threadsafe(lambda: function(*args, **kwargs))
@@ -90,6 +104,10 @@ class _Joined(Awaitable[T]):
 
     def __await__(self) -> Any:
         return asyncio.wrap_future(self._future).__await__()
+
+
+async def _next(items: AsyncIterator[T]) -> T:
+    return await anext(items)
 
 
 async def _within(context: contextvars.Context, work: Coroutine[Any, Any, T]) -> T:

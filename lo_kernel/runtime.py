@@ -81,6 +81,7 @@ class Runtime:
         self.catalog = Catalog()
         self.executor = Executor(self.registry, self.registry, self.functions, self.catalog, self.reads)
         self.live = LiveQueries(self.executor, self.registry, self._note)
+        self.registry.on_live.append(self.live.reducers_changed)
         self._follower: asyncio.Task[None] | None = None
 
     def _note(self, where: str, error: BaseException) -> None:
@@ -195,6 +196,7 @@ class Runtime:
             self._follower.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._follower
+        self.live.close()
         if self.started is not None:
             await self.registry.stop()
             await self.pipeline.stop()

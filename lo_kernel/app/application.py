@@ -41,9 +41,10 @@ async def _start(app: web.Application) -> None:
 
 async def _close_sockets(app: web.Application) -> None:
     """Say goodbye, so that clients know to come back."""
+    sockets = app[SOCKETS]
     closing = [
         ws.close(code=WSCloseCode.GOING_AWAY, message=b"the app ends; it may come back on the same address")
-        for ws in list(app[SOCKETS])
+        for ws in list(sockets)
     ]
     done: Any = asyncio.gather(*closing, return_exceptions=True)
     with contextlib.suppress(TimeoutError):  # a client that doesn't answer can't hold up the end

@@ -6,7 +6,8 @@ what has to happen on the app's loop gets there through the bridge.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lo_kernel.bridge import LoopBridge
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lo_kernel.engine.keys import Scope
     from lo_kernel.engine.reducers import Reducer
     from lo_kernel.engine.registry import Registration
+    from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
     from lo_kernel.runtime import Runtime
 
 __all__ = ["LearningObserver", "Secret"]
@@ -121,7 +123,7 @@ class LearningObserver:
         self.kvs = KeyValueStore(runtime, bridge)
         self.reducers = Reducers(runtime, bridge)
         self.events = Events(runtime)
-        self._charts: dict[str, Any] = {}
+        self._displays: LiveDisplays | None = None
 
     # -- where it is ---------------------------------------------------------------------------
 
@@ -294,9 +296,75 @@ class LearningObserver:
         """Make a function usable in queries: ``@lo.publish("my_module.longest")``."""
         return self._runtime.functions.publish(name)
 
+    def watch(self, query: Any, **parameters: Any) -> AsyncIterator[Any]:
+        """What changes in a query's answer: ``async for rows in lo.watch("event_count"): ...``.
+
+        All rows come first, then, each time something changes, the rows that changed.
+        """
+        self._runtime.executor.prepare(query, None, parameters, strict=True)
+        return self._bridge.iterate(lambda: self._runtime.live.watch(query, parameters))
+
+    # -- dashboards ----------------------------------------------------------------------------
+
+    def dashboard(
+        self,
+        what: Any,
+        chart: Any = None,
+        *,
+        title: str | None = None,
+        field: str | None = None,
+        **parameters: Any,
+    ) -> LiveDisplay:
+        """A live chart of a reducer or a query: ``lo.dashboard("event_count")``.
+
+        ``what`` is the id of a reducer, the name of a query, or a DAG. ``chart`` is left out (the answer's
+        shape decides), ``"bar"``, ``"histogram"``, ``"categories"``, ``"number"``, ``"table"``, or a
+        Vega-Lite v5 specification whose data the rows become. ``field`` is the column to show. The chart
+        stands under the cell and changes in place while events come in, until the cell runs again,
+        ``.stop()``, or an hour without a change.
+        """
+        from lo_kernel.notebook.charts import Chart
+        from lo_kernel.notebook.sources import QuerySource
+
+        if callable(what):
+            what = self._id_of(what)
+        self._runtime.executor.prepare(what, None, parameters, strict=True)
+        name = title or (what if isinstance(what, str) else "query")
+        template = chart if isinstance(chart, Mapping) else None
+        kind = chart if isinstance(chart, str) else "auto"
+        drawn = Chart(title=name, kind=kind, field=field, template=template)  # type: ignore[arg-type]
+        source = QuerySource(self._runtime, what, parameters)
+        return self._live_displays().make(_slug(name), drawn, source, address=self.url)
+
+    def _live_displays(self) -> LiveDisplays:
+        from lo_kernel.notebook.live_display import KernelScreen, LiveDisplays
+
+        if self._displays is None:
+            if self._kernel is None:
+                raise LOError("a chart needs a notebook or a console around it")
+            self._displays = LiveDisplays(
+                KernelScreen(self._kernel),
+                self._bridge,
+                lambda chart, error: self._runtime._note(f"chart '{chart}'", error),
+            )
+        return self._displays
+
+    def _id_of(self, function: Any) -> str:
+        for registration in self._runtime.registry:
+            if registration.function is function:
+                return registration.id
+        raise LOError(
+            f"{getattr(function, '__name__', function)!r} is not registered: add it with lo.add_reducer(id, "
+            "function), or write @lo.reducer(...) above it"
+        )
+
     # -- display -------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         from lo_kernel.notebook.facts import facts_text
 
         return facts_text(self._runtime)
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "chart"

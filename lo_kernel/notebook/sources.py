@@ -1,0 +1,51 @@
+"""A query that goes on, as a live chart wants it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lo_kernel.query.rows import Rows, flat_rows
+
+if TYPE_CHECKING:
+    from lo_kernel.runtime import Runtime
+
+__all__ = ["QuerySource"]
+
+
+class QuerySource:
+    """The rows of one query, and word of their changes; all of it on the app's loop."""
+
+    def __init__(self, runtime: Runtime, query: Any, parameters: Mapping[str, Any]) -> None:
+        self._runtime = runtime
+        self._query = query
+        self._parameters = dict(parameters)
+
+    async def rows(self) -> Rows:
+        """The answer as it is now; waits only where a reducer is still going through the past."""
+        executor = self._runtime.executor
+        running = executor.prepare(self._query, None, self._parameters, strict=True)
+        if len(running.exports) != 1 or any(
+            getattr(registration, "status", "live") != "live" for registration in running.registrations()
+        ):
+            return await executor.rows(self._query, self._parameters)
+        await running.run()
+        executor.record(running, running.learners())
+        return flat_rows(running.answer(next(iter(running.exports))))
+
+    def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
+        """Call ``callback`` when the answer may have changed; gives what ends it."""
+        subscription = self._runtime.live.subscribe(self._query, None, self._parameters, strict=True, queue=1)
+
+        async def listen() -> None:
+            async for _ in subscription:
+                callback()
+
+        task = asyncio.get_running_loop().create_task(listen())
+
+        def end() -> None:
+            subscription.close()
+            task.cancel()
+
+        return end
