@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import WSMsgType, web
 
-from lo_kernel.app.security import ACCESS, takes
+from lo_kernel.app.security import ACCESS, offered_protocols, takes
 from lo_kernel.errors import LOError, QueryError
 from lo_kernel.query.live import LiveQueries, Subscription
 from lo_kernel.query.ports import JSON
@@ -45,7 +45,12 @@ def routes(live: LiveQueries, rosters: Rosters, *, stalled: float = STALLED_SECO
     async def communication_protocol(request: web.Request) -> web.StreamResponse:
         """Answer queries, and push what changes."""
         # Compression would be made anew for each reader; an update is encoded once for all.
-        ws = web.WebSocketResponse(heartbeat=2 * stalled, compress=False, max_msg_size=MESSAGE_BYTES)
+        ws = web.WebSocketResponse(
+            heartbeat=2 * stalled,
+            compress=False,
+            max_msg_size=MESSAGE_BYTES,
+            protocols=offered_protocols(request),
+        )
         await ws.prepare(request)
 
         async def send(frame: bytes) -> None:
