@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ipykernel.kernelapp import IPKernelApp, kernel_aliases
+from tornado.ioloop import IOLoop
 from traitlets import Bool, Dict, Type
 
 from lo_kernel.kernel.kernel import LOKernel, asyncio_loop_of
@@ -34,6 +35,8 @@ class LOKernelApp(IPKernelApp):
         LOKernel, klass="ipykernel.kernelbase.Kernel", help="The kernel that is run."
     ).tag(config=True)
     by_hand = Bool(False, help="Whether a person started it, at a terminal.")
+    _running = False  # whether the loop turns
+    _over = False  # whether somebody wants the end
     subcommands: dict[str, Any] = {}  # noqa: RUF012 - as above; ipykernel's would install another kernel
 
     def _ip_default(self) -> str:
@@ -48,14 +51,22 @@ class LOKernelApp(IPKernelApp):
             signal.signal(signal.SIGINT, self._interrupt_idle)
 
     def log_connection_info(self) -> None:
-        """By hand, print the connection file and the line that joins; nothing of it for a Jupyter client."""
-        super().log_connection_info()
+        """By hand, what the base class prints is wrong (Ctrl-C does work), and comes too early to join."""
         if self.by_hand:
-            file = Path(self.abs_connection_file)
-            name = file.name if str(file.parent) == self.connection_dir else file
-            print(
-                f"connection file: {file}\njupyter console --existing {name}", file=sys.__stdout__, flush=True
-            )
+            names = ("shell", "iopub", "stdin", "hb", "control")
+            self._ports = {name: getattr(self, f"{name}_port") for name in names}
+        else:
+            super().log_connection_info()
+
+    def _say_how_to_join(self) -> None:
+        file = Path(self.abs_connection_file)
+        name = file.name if str(file.parent) == self.connection_dir else file
+        lines = (
+            f"Learning Observer: {self.kernel.address_line}",
+            f"connection file: {file}",
+            f"jupyter console --existing {name}",
+        )
+        print("\n".join(lines), file=sys.__stdout__, flush=True)
 
     def _interrupt_idle(self, number: int, frame: Any) -> None:
         # a client's stop button arrives as a signal, too: that one is for a cell, and there is none
@@ -63,9 +74,10 @@ class LOKernelApp(IPKernelApp):
             self._terminate(number, frame)
 
     def _terminate(self, number: int, frame: Any) -> None:
-        if not isinstance(self.kernel, LOKernel) or not hasattr(self.kernel, "io_loop"):
-            self.exit(128 + number)  # while the kernel comes up there is nothing to end yet
-        loop = asyncio_loop_of(self.kernel.io_loop)
+        self._over = True
+        if not self._running:  # the kernel comes up; it ends as soon as it is there
+            return
+        loop = asyncio_loop_of(self.io_loop)
         loop.call_soon_threadsafe(loop.stop)
         # ipykernel installs a SIGINT handler for as long as a cell runs, that suits the kind of cell
         interrupt = signal.getsignal(signal.SIGINT)
@@ -74,6 +86,9 @@ class LOKernelApp(IPKernelApp):
 
     def start(self) -> None:
         """Run until the kernel ends, however it does (`exit` in a cell calls no `do_shutdown`)."""
+        self.io_loop = IOLoop.current()
+        if isinstance(self.kernel, LOKernel):
+            self.kernel.on_started = self._started
         try:
             super().start()
         finally:
@@ -82,9 +97,15 @@ class LOKernelApp(IPKernelApp):
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 asyncio_loop_of(self.io_loop).run_until_complete(self.kernel.stop_app())
 
+    def _started(self) -> None:
+        self._running = True
+        if self._over:
+            self.io_loop.stop()
+        elif self.by_hand:
+            self._say_how_to_join()
+
 
 def _import_app() -> None:
-
     import lo_kernel.app.application
     import lo_kernel.notebook.observer
     import lo_kernel.runtime  # noqa: F401

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
     runtime: Runtime | None = None
     app_host: AppHost | None = None
     lo: Any = None
+    on_started: Callable[[], None] | None = None  # called when the loop turns and messages are read
     failure: str = ""
     """Traceback of what kept the app from starting; empty where it runs."""
 
@@ -87,6 +89,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
         if self.shell is not None:
             self.shell.register_magic_function(lo_magic(self), "line", "lo")
         super().start()
+        if self.on_started is not None:
+            self.io_loop.add_callback(self.on_started)
 
     async def do_execute(
         self,
