@@ -71,25 +71,24 @@ async def test_a_wrong_token_is_refused_and_not_repeated_in_the_answer(settings:
 
 
 async def test_a_browser_that_came_with_a_token_goes_on_by_cookie(settings: Settings) -> None:
-    """A page opened with a token sets a cookie named after the port, good for the page's own requests only."""
+    """A page opened with a token sets a cookie, named after the port, good for the page's own requests."""
     jar = aiohttp.CookieJar(unsafe=True)
-    async with running_app(settings) as runtime:
-        async with aiohttp.ClientSession(runtime.url, cookie_jar=jar) as client:
-            assert await _status(client, f"/?token={runtime.security.tokens['read']}") == 200
-            (cookie,) = jar
-            assert cookie.key == f"lo_kernel_{runtime.port}"
-            assert cookie["httponly"]
-            assert cookie["samesite"] == "Strict"
-            assert await _status(client, "/") == 200
-            elsewhere = {"Origin": "http://evil.example"}
-            assert await _status(client, "/", headers=elsewhere) == 403
-            own = {"Origin": runtime.url.rstrip("/")}
-            ws = await client.ws_connect("/wsapi/communication_protocol", headers=own)
-            await ws.close()
-            for headers in ({}, elsewhere):
-                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-                    await client.ws_connect("/wsapi/communication_protocol", headers=headers)
-                assert refused.value.status == 403
+    async with running_app(settings) as runtime, aiohttp.ClientSession(runtime.url, cookie_jar=jar) as client:
+        assert await _status(client, f"/?token={runtime.security.tokens['read']}") == 200
+        (cookie,) = jar
+        assert cookie.key == f"lo_kernel_{runtime.port}"
+        assert cookie["httponly"]
+        assert cookie["samesite"] == "Strict"
+        assert await _status(client, "/") == 200
+        elsewhere = {"Origin": "http://evil.example"}
+        assert await _status(client, "/", headers=elsewhere) == 403
+        own = {"Origin": runtime.url.rstrip("/")}
+        ws = await client.ws_connect("/wsapi/communication_protocol", headers=own)
+        await ws.close()
+        for headers in ({}, elsewhere):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await client.ws_connect("/wsapi/communication_protocol", headers=headers)
+            assert refused.value.status == 403
 
 
 async def test_a_request_with_its_own_token_may_come_from_anywhere(settings: Settings) -> None:
