@@ -63,16 +63,13 @@ def table_of(rows: Sequence[Row]) -> Table:
     >>> table.who, table.labels, table.numeric, table.columns["count"]
     ('user_id', ('a', 'b'), ['count'], (3, None))
     """
+    broken = [_error_of(row) for row in rows]
     flat = [_flat(row) for row in rows]
     # A state may have a `name` of its own: a key is the learner's only where each row has one.
     who = next((key for key in _WHO if flat and all(isinstance(row.get(key), str) for row in flat)), None)
     names = tuple(str(row[who]) if who else str(number) for number, row in enumerate(flat, 1))
-    errors = []
     columns: dict[str, list[Value]] = {}
     for index, row in enumerate(flat):
-        if isinstance(row.get("error"), str) and ("function" in row or "traceback" in row):
-            errors.append(f"{names[index]}: {row['error']}")
-            continue
         for key, value in row.items():
             # What names the learner a second time says nothing new.
             if key != who and not (key in _WHO and value == row.get(who or "")):
@@ -82,7 +79,7 @@ def table_of(rows: Sequence[Row]) -> Table:
         names=names,
         labels=_distinct(_short(names), columns) if who else names,
         columns={name: tuple(values) for name, values in columns.items()},
-        errors=tuple(errors),
+        errors=tuple(f"{name}: {error}" for name, error in zip(names, broken, strict=True) if error),
     )
 
 
@@ -131,10 +128,21 @@ def _cell(value: Value) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+def _is_error(value: Mapping[str, Any]) -> bool:
+    """Whether this is what a query puts in the place of a value that it could not get."""
+    return isinstance(value.get("error"), str) and ("function" in value or "traceback" in value)
+
+
+def _error_of(row: Row) -> str:
+    places = [row, *(value for value in row.values() if isinstance(value, Mapping))]
+    return next((place["error"] for place in places if _is_error(place)), "")
+
+
 def _flat(row: Row, prefix: str = "") -> dict[str, Value]:
     values: dict[str, Value] = {}
+    broken = _is_error(row)
     for key, value in row.items():
-        if not prefix and key in _ASIDE:
+        if (not prefix and key in _ASIDE) or (broken and key not in _WHO):
             continue
         path = f"{prefix}{key}"
         if isinstance(value, Mapping):
