@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import WSMsgType, web
 
+from lo_kernel.app.ingest import SOCKETS
 from lo_kernel.app.security import ACCESS, offered_protocols, takes
 from lo_kernel.errors import LOError, QueryError
 from lo_kernel.query.live import LiveQueries, Subscription
@@ -62,6 +63,9 @@ def routes(live: LiveQueries, rosters: Rosters, *, stalled: float = STALLED_SECO
                     request.transport.abort()  # a close would wait for the reader too
                 raise ConnectionResetError("the reader took nothing for too long") from None
 
+        sockets = request.app.get(SOCKETS)
+        if sockets is not None:
+            sockets.add(ws)
         connection = QueryConnection(live, send, open_queries=_everything(request), names=_names(request))
         try:
             async for frame in ws:
@@ -73,6 +77,8 @@ def routes(live: LiveQueries, rosters: Rosters, *, stalled: float = STALLED_SECO
             pass
         finally:
             await connection.close()
+            if sockets is not None:
+                sockets.discard(ws)
         return ws
 
     @takes("read")

@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from lo_kernel.engine.keys import parse_key
 from lo_kernel.errors import QueryError
 from lo_kernel.query.catalog import Catalog
 from lo_kernel.query.dag import HIDDEN_PARAMETERS, Dag, Node
+from lo_kernel.query.explain import Explanation
 from lo_kernel.query.functions import FunctionContext, Functions
 from lo_kernel.query.mapping import MapStep
 from lo_kernel.query.ports import JSON, ReadLog, Reducers, Registration, StateReader
 from lo_kernel.query.relational import JoinStep, KeysStep, SelectStep
 from lo_kernel.query.rows import Rows, flat_rows
-from lo_kernel.query.steps import CallStep, Change, Dirt, Env, ParameterStep, Step, ValueStep
+from lo_kernel.query.steps import CallStep, Change, Dirt, Env, ParameterStep, Step, Timing, ValueStep
 from lo_kernel.query.validate import check
 from lo_kernel.query.values import identity, visible
 
@@ -37,6 +40,9 @@ _STEPS: dict[str, type[Step]] = {
     "map": MapStep,
 }
 
+_REMEMBERED: Final = 64
+"""Queries whose times are kept."""
+
 OnWait = Callable[[Registration], None]
 
 
@@ -51,13 +57,15 @@ class Running:
             node: Node = dag.nodes[name]
             env.steps[name] = _STEPS[node.dispatch](node, env)
         self.steps = list(env.steps.values())
+        self.timings: dict[str, Timing] = {}
+        """How long each step took the last time."""
 
     async def run(self) -> None:
         """Make every answer."""
         for step in self.steps:
             since = time.perf_counter()
             await step.run()
-            step.seconds = time.perf_counter() - since
+            self._timed(step, since)
 
     async def refresh(self, dirt: Dirt) -> dict[str, Change]:
         """Bring every answer up to date; which rows of each export changed."""
@@ -66,8 +74,12 @@ class Running:
             since = time.perf_counter()
             changes[step.node.name] = change = await step.refresh(changes, dirt)
             if change:
-                step.seconds = time.perf_counter() - since
+                self._timed(step, since)
         return {name: changes[node] for name, node in self.exports.items()}
+
+    def _timed(self, step: Step, since: float) -> None:
+        rows = len(step.value) if isinstance(step.value, list) else None
+        self.timings[step.node.name] = Timing(time.perf_counter() - since, rows)
 
     def answer(self, export: str) -> JSON:
         """The answer of an export, with provenance; the query's own, not to be changed."""
@@ -128,6 +140,7 @@ class Executor:
         self.functions = functions
         self.catalog = catalog
         self.reads = reads
+        self._timings: dict[bytes, Mapping[str, Timing]] = {}
 
     def prepare(
         self,
@@ -149,7 +162,18 @@ class Executor:
         open_query = not isinstance(query, str)  # a named one of the field's runs as it does there
         check(dag, chosen, self.functions, self.reducers, given, strict=strict, paths=open_query)
         env = Env(self.reader, self.reducers, self.functions, given, FunctionContext(names))
-        return Running(dag, chosen, env)
+        running = Running(dag, chosen, env)
+        key = _same(dag)
+        self._timings.pop(key, None)
+        self._timings[key] = running.timings
+        while len(self._timings) > _REMEMBERED:
+            del self._timings[next(iter(self._timings))]
+        return running
+
+    def explain(self, query: Any, exports: Sequence[str] | None = None) -> Explanation:
+        """A query as a picture, with the times of its last run; as :meth:`prepare` takes it."""
+        dag, chosen = self.catalog.resolve(query, exports)
+        return Explanation(dag, chosen, self._timings.get(_same(dag)))
 
     async def run(
         self,
@@ -186,17 +210,22 @@ class Executor:
         ``names`` (by safe id) adds a column ``name``. A parameter that the query doesn't have is an error
         here.
         """
-        running = self.prepare(query, None, parameters, strict=True)
-        if len(running.exports) > 1:
-            raise QueryError(
-                f"expected a query with one answer, got {running.dag.name or 'one'} with several; name one: "
-                + ", ".join(repr(f"{running.dag.name}.{name}".strip(".")) for name in running.exports)
-            )
+        running = self.prepare_one(query, parameters)
         await self.wait(running, on_wait)
         await running.run()
         self.record(running, running.learners())
         (export,) = running.exports
         return flat_rows(running.answer(export), names)
+
+    def prepare_one(self, query: Any, parameters: Mapping[str, JSON] | None = None) -> Running:
+        """Check a query that has one answer, as rows need it; see :meth:`prepare`, with ``strict``."""
+        running = self.prepare(query, None, parameters, strict=True)
+        if len(running.exports) != 1:
+            raise QueryError(
+                f"expected a query with one answer, got {running.dag.name or 'one'} with several; name one: "
+                + ", ".join(repr(f"{running.dag.name}.{name}".strip(".")) for name in running.exports)
+            )
+        return running
 
     async def wait(self, running: Running, on_wait: OnWait | None = None) -> None:
         """Wait for the reducers that are still going through the past."""
@@ -213,6 +242,11 @@ class Executor:
         if self.reads is not None:
             name = running.dag.name or "an open query"
             self.reads.record("query", f"{name}: {', '.join(running.exports)}", sorted(learners))
+
+
+def _same(dag: Dag) -> bytes:
+    """The same for the same query."""
+    return dag.name.encode() or msgspec.json.encode(dag.json, order="deterministic")
 
 
 async def _ready(registration: Registration) -> None:

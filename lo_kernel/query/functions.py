@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lo_kernel.errors import QueryError
+from lo_kernel.query.builtins import BUILTINS
 from lo_kernel.query.ports import JSON, Unsubscribe
 
 __all__ = ["Function", "FunctionContext", "Functions"]
@@ -71,29 +71,37 @@ class Function:
 
 
 class Functions:
-    """The published functions, by name.
+    """The published functions, by name; those of :mod:`lo_kernel.query.builtins` are there from the start.
 
     >>> functions = Functions()
     >>> @functions.publish("my_module.double")
     ... def double(x: int) -> int:
     ...     '''Twice as much.'''
     ...     return 2 * x
-    >>> functions
-    my_module.double  Twice as much.
+    >>> functions.get("my_module.double").description
+    'Twice as much.'
     """
 
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
         self._listeners: list[Callable[[frozenset[str]], None]] = []
+        for name, function in BUILTINS.items():
+            self.publish(name, mark=False)(function)
 
     def publish(
-        self, name: str, *, description: str | None = None, columns: Sequence[str] | None = None
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        columns: Sequence[str] | None = None,
+        mark: bool = True,
     ) -> Callable[[F], F]:
         """Publish a function under ``name``; publishing again replaces it, in open queries too.
 
         The function takes and gives JSON values. An async one may do I/O; a plain one runs on the app's loop,
         unless a ``map`` with ``parallel`` puts it on threads. A parameter named ``runtime`` gets a
-        :class:`FunctionContext`.
+        :class:`FunctionContext`. ``mark`` lets :meth:`q.map <lo_kernel.query.language.Q.map>` know the
+        function by itself.
         """
         if not isinstance(name, str) or not name:
             raise QueryError(f"publish: expected a name, as in @lo.publish('my_function'), got {name!r}")
@@ -105,7 +113,7 @@ class Functions:
             first_line = text.strip().partition("\n")[0]
             known = tuple(columns) if columns is not None else None
             self._functions[name] = Function(name, function, first_line, known)
-            with contextlib.suppress(AttributeError, TypeError):  # a method or a builtin can't be marked
+            if mark:
                 function.__lo_name__ = name  # type: ignore[attr-defined]  # what q.map reads
             self.touch(name)
             return function

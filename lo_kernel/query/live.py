@@ -94,6 +94,7 @@ class LiveQueries:
 
         A reader that is slow gets the newest state of each row, once.
         """
+        self.executor.prepare_one(query, parameters)
         async with self.subscribe(query, None, parameters, strict=True, queue=queue) as subscription:
             async for update in subscription:
                 yield update.rows(names)
@@ -109,7 +110,7 @@ class LiveQueries:
 
         Raises :class:`QueryError` at once for a query that can't run.
         """
-        self.executor.prepare(query, None, parameters, strict=True)
+        self.executor.prepare_one(query, parameters)
         return LiveSource(self, query, parameters, names)
 
     def key(
@@ -329,7 +330,7 @@ class _Shared:
 
     async def settled(self) -> None:
         """Wait until what changed so far is in the answer."""
-        while self._task is not None or self._dirty:
+        for _ in range(2):  # one that runs now began before what changed last
             if self._timer is not None:  # somebody asks: it need not wait for its turn
                 self._timer.cancel()
                 self._begin()

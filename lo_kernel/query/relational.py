@@ -278,7 +278,7 @@ class SelectStep(Step):
         if not touched:
             return NOTHING
         states = await self._read(
-            list(dict.fromkeys(key for p in touched if (key := self._keys[p]) is not None))
+            list(dict.fromkeys(name for p in touched if (name := self._keys[p]) is not None))
         )
         changed = set()
         for place in touched:

@@ -69,6 +69,7 @@ class Rosters:
             COURSE_ROSTER,
             description="The learners of a course: [{user_id, profile}].",
             columns=("user_id", "profile"),
+            mark=False,
         )(self._courseroster)
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "Env",
     "ParameterStep",
     "Step",
+    "Timing",
     "ValueStep",
     "difference",
 ]
@@ -65,6 +66,14 @@ class Env:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a step took the last time, and how many rows it has (``None``: no rows)."""
+
+    seconds: float
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Dirt:
     """What changed outside of a query since it was last brought up to date."""
 
@@ -82,8 +91,6 @@ class Step:
         self.env = env
         self.inputs: tuple[str, ...] = tuple(dict.fromkeys(node.inputs.values()))
         self.value: JSON = None
-        self.seconds = 0.0
-        """How long it took the last time."""
 
     async def run(self) -> None:
         """Make the whole answer; an error on the way becomes the answer."""
