@@ -1,0 +1,437 @@
+"""Charts: what is drawn for which answer, and how a display stays up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as tries
+from hypothesis import strategies as st
+from waiting import auntil
+
+from lo_kernel.bridge import LoopBridge
+from lo_kernel.notebook.chart_data import table_of
+from lo_kernel.notebook.charts import COLOUR, MIME, Chart, Kind
+from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
+
+PNG = "image/png"
+PLAIN = "text/plain"
+
+
+def learners(*values: Any, field: str = "count") -> list[dict[str, Any]]:
+    """Rows as a query gives them."""
+    return [{"student": f"tc-testcase-sim-{n:02d}", field: value} for n, value in enumerate(values, 1)]
+
+
+def drawn(spec: dict[str, Any]) -> list[str]:
+    """What the rows of a chart's data say, from top to bottom."""
+    return [row["said"] for row in spec["data"]["values"]]
+
+
+class Answer:
+    """A live source that a test sets; counts how often it was asked."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = list(values)
+        self.listeners: list[Callable[[], None]] = []
+        self.asked = 0
+        self.wait: asyncio.Event | None = None
+        self.error: Exception | None = None
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """The answer, after `wait` where a test holds it back."""
+        self.asked += 1
+        if self.wait is not None:
+            await self.wait.wait()
+        if self.error is not None:
+            raise self.error
+        return learners(*self.values)
+
+    def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
+        """As `LiveSource` has it."""
+        self.listeners.append(callback)
+        return lambda: self.listeners.remove(callback)
+
+    def change(self, *values: Any) -> None:
+        """A new answer, and word of it."""
+        self.values = list(values)
+        for listener in list(self.listeners):
+            listener()
+
+
+class Paper:
+    """A screen that keeps all that was put on it."""
+
+    def __init__(self) -> None:
+        self.running = "cell 1"
+        self.first: list[dict[str, Any]] = []
+        self.later: list[tuple[float, str, dict[str, Any]]] = []
+        self.ids: set[str] = set()
+        self.threads: set[str] = set()
+
+    def cell(self) -> str:
+        """The cell that runs."""
+        return self.running
+
+    def show(self, bundle: dict[str, Any], display_id: str) -> None:
+        """A new output."""
+        json.dumps(bundle)
+        self.ids.add(display_id)
+        self.first.append(bundle)
+
+    def update(self, bundle: dict[str, Any], display_id: str, cell: Any) -> None:
+        """A changed output."""
+        json.dumps(bundle)
+        self.ids.add(display_id)
+        self.threads.add(threading.current_thread().name)
+        self.later.append((time.monotonic(), cell, bundle))
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """What it shows in the end."""
+        return self.later[-1][2]
+
+
+def make(
+    paper: Paper, answer: Answer, *, interval: float = 0.02, idle: float = 3600, chart_id: str = "event_count"
+) -> tuple[LiveDisplays, LiveDisplay]:
+    """Displays on this loop, and a chart of them."""
+    displays = LiveDisplays(paper, LoopBridge(asyncio.get_running_loop()))
+    return displays, another(displays, answer, interval=interval, idle=idle, chart_id=chart_id)
+
+
+def another(
+    displays: LiveDisplays,
+    answer: Answer,
+    *,
+    interval: float = 0.02,
+    idle: float = 3600,
+    chart_id: str = "event_count",
+) -> LiveDisplay:
+    """A chart that is quick, so that tests are."""
+    return LiveDisplay(
+        displays,
+        chart_id,
+        Chart("event_count"),
+        answer,
+        address="http://127.0.0.1:9999/",
+        interval=interval,
+        idle=idle,
+    )
+
+
+# -- what is drawn ---------------------------------------------------------------------------
+
+
+def test_numbers_per_learner_are_sorted_bars() -> None:
+    """The largest first, equal ones by name; a learner without a number stays, with a dash, at the end."""
+    spec = Chart("event_count").spec(learners(2, None, 0, 7, 2), subtitle="5 learners")
+    assert drawn(spec) == ["sim-04: 7", "sim-01: 2", "sim-05: 2", "sim-03: 0", "sim-02: –"]
+    assert spec["layer"][0]["mark"]["type"] == "bar"
+    assert spec["title"] == {"text": "event_count", "subtitle": ["5 learners"]}
+    assert spec["encoding"]["x"]["title"] == "count"
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape"),
+    [
+        (learners(1, 2), "bar"),
+        (learners(*range(61)), "bin"),
+        (learners("sad", "happy", "sad", field="mood"), "sad: 2"),
+        (learners(True, False, True, field="done"), "yes: 2"),
+        (learners("It was a dark night", "Once upon a time", field="text"), "Once upon a time"),
+        ([{"events": 812}], "labelFontSize"),
+        (learners({"n": 3}, {"n": 4}, field="words"), "words.n"),
+        ([], "waiting for events"),
+        (learners(None, None), "waiting for events"),
+    ],
+)
+def test_the_shape_decides(rows: list[dict[str, Any]], shape: str) -> None:
+    """Left to itself, a chart looks at the answer: numbers, many of them, words, texts, one, nothing."""
+    assert shape in json.dumps(Chart("a").spec(rows), ensure_ascii=False)
+
+
+def test_moments_are_not_the_length_of_a_bar() -> None:
+    """Where a state has a time stamp and a count, the count is drawn; a field that is asked for wins."""
+    rows = [{"student": "a", "last": 1_700_000_000_000, "n": 3, "m": 9}]
+    assert drawn(Chart("x").spec([*rows, *rows])) == ["a #1: 3", "a #2: 3"]
+    assert drawn(Chart("x", field="m").spec([*rows, *rows]))[0] == "a #1: 9"
+
+
+def test_rows_of_a_learners_documents_stay_apart() -> None:
+    """Two rows of one learner get what tells them apart."""
+    rows = [{"student": "a", "document": name, "n": n} for n, name in enumerate(("one", "two"), 1)]
+    assert drawn(Chart("x").spec(rows)) == ["a · two: 2", "a · one: 1"]
+
+
+def test_an_error_in_one_place_is_told() -> None:
+    """A learner whose value is an error has a dash, and the chart says what the error is."""
+    broken = {"student": "b", "count": {"error": "no such key", "function": "select", "traceback": "..."}}
+    spec = Chart("x").spec([{"student": "a", "count": 3}, broken])
+    assert drawn(spec) == ["a: 3", "b: –"]
+    assert "no such key" in spec["title"]["subtitle"][-1]
+
+
+def test_a_template_gets_the_rows() -> None:
+    """A Vega-Lite specification of one's own is kept, its data are the rows, and it is not changed."""
+    template = {"mark": "point", "encoding": {"x": {"field": "count"}}, "data": {"values": []}}
+    spec = Chart("x", template=template).spec(learners(1, 2))
+    assert spec["mark"] == "point"
+    assert [row["count"] for row in spec["data"]["values"]] == [1, 2]
+    assert template["data"] == {"values": []}
+
+
+def test_the_colour_is_legible_on_light_and_dark() -> None:
+    """Bars have a contrast of 3:1 (WCAG, graphics) against the grounds of both themes."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for ground in ("#ffffff", "#333333", "#111111"):
+        lighter, darker = sorted([luminance(COLOUR), luminance(ground)], reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 3
+
+
+def test_text_says_the_same() -> None:
+    """A console sees a table of the same rows, in the same order, with bars of blocks."""
+    text = Chart("event_count").text(learners(2, None, 8), subtitle="3 learners")
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[:2] == [["event_count"], ["3", "learners"]]
+    assert [line[:2] for line in lines[4:]] == [["sim-03", "8"], ["sim-01", "2"], ["sim-02", "–"]]
+    assert len(lines[4][2]) == 4 * len(lines[5][2])
+
+
+values = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+)
+answers = st.lists(
+    st.dictionaries(
+        st.sampled_from(["student", "user_id", "a", "b", "error", "function"]) | st.text(), values
+    )
+    | st.fixed_dictionaries(
+        {"student": st.text(), "state": st.dictionaries(st.text(), values | st.lists(values))}
+    )
+)
+
+
+@given(rows=answers, kind=st.sampled_from(["auto", "bar", "histogram", "categories", "number", "table"]))
+@tries(max_examples=150, deadline=None)
+def test_any_answer_can_be_drawn(rows: list[dict[str, Any]], kind: Kind) -> None:
+    """Whatever the rows hold, there is a specification of JSON and a text, and the rows are as they were."""
+    before = json.dumps(rows)
+    assert json.dumps(Chart("x", kind=kind).spec(rows))
+    assert Chart("x", kind=kind).text(rows)
+    assert json.dumps(rows) == before
+    assert len(table_of(rows)) == len(rows)
+
+
+def test_an_unknown_kind_raises() -> None:
+    """A kind that isn't one names those that are."""
+    with pytest.raises(ValueError, match="auto, bar, histogram, categories, number, table, got 'pie'"):
+        Chart("x", kind="pie")  # type: ignore[arg-type]
+
+
+# -- how it is shown -------------------------------------------------------------------------
+
+
+async def test_the_first_display_holds_the_answer() -> None:
+    """The first bundle is the answer as it is, without PNG or HTML, and says that it is live and where."""
+    paper, answer = Paper(), Answer(3, 1)
+    _, chart = make(paper, answer)
+    chart.show()
+    assert len(paper.first) == 1
+    assert set(paper.first[0]) == {MIME, PLAIN}
+    assert drawn(paper.first[0][MIME]) == ["sim-01: 3", "sim-02: 1"]
+    assert paper.first[0][MIME]["title"]["subtitle"] == ["2 learners · live · http://127.0.0.1:9999/"]
+    chart.stop()
+
+
+async def test_it_changes_in_place() -> None:
+    """A change gives an update of the same display, under the cell that showed it, with a placeholder PNG."""
+    paper, answer = Paper(), Answer(3, 1)
+    _, chart = make(paper, answer)
+    chart.show()
+    await auntil(lambda: answer.listeners)
+    paper.running = "cell 7"
+    answer.change(3, 5)
+    await auntil(lambda: paper.later)
+    _, cell, bundle = paper.later[0]
+    assert (cell, set(bundle)) == ("cell 1", {MIME, PLAIN, PNG})
+    assert drawn(bundle[MIME]) == ["sim-02: 5", "sim-01: 3"]
+    assert paper.ids == {"lo-chart-event_count"}
+    chart.stop()
+
+
+async def test_updates_keep_their_distance_and_only_tell_news() -> None:
+    """However often the answer changes, updates are an interval apart; nothing is sent twice."""
+    paper, answer = Paper(), Answer(0)
+    _, chart = make(paper, answer, interval=0.1)
+    chart.show()
+    await auntil(lambda: answer.listeners)
+    for number in range(1, 300):
+        answer.change(number)
+        await asyncio.sleep(0.001)
+    await auntil(lambda: drawn(paper.last[MIME]) == ["sim-01: 299"])
+    times = [at for at, _, _ in paper.later]
+    assert all(later - earlier > 0.095 for earlier, later in pairwise(times))
+    sent, asked = len(paper.later), answer.asked
+    answer.change(299)
+    await auntil(lambda: answer.asked > asked)
+    assert len(paper.later) == sent
+    chart.stop()
+
+
+async def test_stop_leaves_a_true_picture() -> None:
+    """The last update has no placeholder, so that the front end draws the picture; nothing follows."""
+    paper, answer = Paper(), Answer(1)
+    _, chart = make(paper, answer)
+    chart.show()
+    await auntil(lambda: answer.listeners)
+    chart.stop()
+    assert set(paper.last) == {MIME, PLAIN}
+    assert "stopped at" in paper.last[MIME]["title"]["subtitle"][0]
+    await auntil(lambda: not answer.listeners)
+    answer.change(2)
+    chart.stop()
+    await asyncio.sleep(0)
+    assert len(paper.later) == 1
+    assert not chart.live
+
+
+async def test_running_the_cell_again_stops_the_one_before() -> None:
+    """Of two charts with one id the newer publishes, and only that one; the older says nothing more."""
+    paper, answer = Paper(), Answer(1)
+    displays, older = make(paper, answer)
+    older.show()
+    await auntil(lambda: answer.listeners)
+    paper.running = "cell 2"
+    newer = another(displays, answer)
+    newer.show()
+    assert not older.live
+    await auntil(lambda: len(answer.listeners) == 1)
+    answer.change(2)
+    await auntil(lambda: paper.later)
+    assert {cell for _, cell, _ in paper.later} == {"cell 2"}
+    assert (older.updates, len(paper.first)) == (0, 2)
+    assert displays.shown["event_count"] is newer
+    displays.close()
+
+
+async def test_an_hour_without_change_ends_it() -> None:
+    """Where nothing changes for the idle time, it stops by itself, and says why."""
+    paper, answer = Paper(), Answer(1)
+    _, chart = make(paper, answer, idle=0.2)
+    chart.show()
+    await auntil(lambda: not chart.live)
+    assert "no change for" in paper.last[MIME]["title"]["subtitle"][0]
+    assert PNG not in paper.last
+    await auntil(lambda: not answer.listeners)
+
+
+async def test_an_answer_that_takes_time_follows() -> None:
+    """Where the answer is not there at once, the first display says so, and the update brings it."""
+    paper, answer = Paper(), Answer(4)
+    answer.wait = asyncio.Event()
+    _, chart = make(paper, answer)
+    chart.show()
+    assert "waiting for events" in paper.first[0][PLAIN]
+    answer.wait.set()
+    await auntil(lambda: paper.later)
+    assert drawn(paper.last[MIME]) == ["sim-01: 4"]
+    chart.stop()
+
+
+async def test_settled_is_the_answer_of_now() -> None:
+    """After `settled` the display holds the answer of now, sent under the running cell, to be saved."""
+    paper, answer = Paper(), Answer(1)
+    _, chart = make(paper, answer)
+    await chart.settled()
+    assert drawn(paper.first[0][MIME]) == ["sim-01: 1"], "shown by `settled` where it wasn't yet"
+    await auntil(lambda: answer.listeners)
+    paper.running = "cell 2"
+    answer.change(2)
+    await chart.settled()
+    assert drawn(paper.last[MIME]) == ["sim-01: 2"]
+    assert PNG not in paper.last
+    assert paper.later[-1][1] == "cell 2"
+    answer.change(3)
+    await auntil(lambda: drawn(paper.last[MIME]) == ["sim-01: 3"])
+    assert PNG in paper.last, "it goes on"
+    chart.stop()
+    await chart.settled()
+    assert not chart.live
+
+
+async def test_settled_gives_up_in_time() -> None:
+    """`settled` does not wait for ever for an answer that never comes."""
+    paper, answer = Paper(), Answer(1)
+    answer.wait = asyncio.Event()
+    _, chart = make(paper, answer)
+    chart.show()
+    with pytest.raises(TimeoutError):
+        await chart.settled(timeout=0.1)
+    answer.wait.set()
+    chart.stop()
+
+
+async def test_an_error_is_shown_and_it_goes_on() -> None:
+    """An answer that fails is told in chart and log, what was drawn stays, and the next one is drawn."""
+    paper, answer, told = Paper(), Answer(5), list[tuple[str, Exception]]()
+    displays = LiveDisplays(paper, LoopBridge(asyncio.get_running_loop()), lambda *entry: told.append(entry))
+    chart = another(displays, answer)
+    chart.show()
+    await auntil(lambda: answer.listeners)
+    answer.error = RuntimeError("no such field")
+    answer.change(6)
+    await auntil(lambda: paper.later)
+    assert drawn(paper.last[MIME]) == ["sim-01: 5"]
+    assert "RuntimeError: no such field" in paper.last[MIME]["title"]["subtitle"][1]
+    assert (told[0][0], str(told[0][1])) == ("event_count", "no such field")
+    answer.error = None
+    answer.change(7)
+    await auntil(lambda: drawn(paper.last[MIME]) == ["sim-01: 7"])
+    chart.stop()
+    with pytest.raises(RuntimeError, match="from the start"):
+        another(displays, _failing("from the start")).show()
+
+
+def _failing(message: str) -> Answer:
+    answer = Answer()
+    answer.error = RuntimeError(message)
+    return answer
+
+
+async def test_an_app_on_a_thread_of_its_own() -> None:
+    """The first display has the app's answer; updates come from its thread, also while a cell is busy."""
+    paper, answer = Paper(), Answer(1)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="app")
+    thread.start()
+    try:
+        displays = LiveDisplays(paper, LoopBridge(loop))
+        chart = another(displays, answer)
+        chart.show()
+        assert drawn(paper.first[0][MIME]) == ["sim-01: 1"]
+        await auntil(lambda: answer.listeners)
+        loop.call_soon_threadsafe(answer.change, 2)
+        seen = threading.Event()
+        while not paper.later:  # a busy cell: this loop does not turn
+            seen.wait(0.01)
+        assert paper.threads == {"app"}
+        await chart.settled()
+        chart.stop()
+        await auntil(lambda: not answer.listeners)
+        assert PNG not in paper.last
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
