@@ -40,6 +40,7 @@ class Job(Generic[T]):
         bridge: LoopBridge,
         *,
         on_error: Callable[[str, BaseException], object] | None = None,
+        on_show: Callable[[Job[T]], None] | None = None,
     ) -> None:
         self.name = name
         self.done = 0
@@ -50,6 +51,7 @@ class Job(Generic[T]):
         self._future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._bridge = bridge
         self._on_error = on_error
+        self._on_show = on_show
         self._task: asyncio.Task[T] | None = None
         self._listeners: list[Callable[[], None]] = []
         if bridge.on_loop:
@@ -141,14 +143,13 @@ class Job(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.wrap_future(self._future).__await__()
 
+    def _ipython_display_(self) -> None:
+        if self._on_show is not None:
+            self._on_show(self)
+        else:
+            print(repr(self))
+
     def __repr__(self) -> str:
-        parts = [self.status]
-        if self.total:
-            parts.append(f"{self.done:,} of {self.total:,}")
-        elif self.done:
-            parts.append(f"{self.done:,}")
-        if self.note:
-            parts.append(self.note)
-        if self.error is not None:
-            parts.append(f"{type(self.error).__name__}: {self.error}")
-        return f"<{self.name}: {', '.join(parts)}, {self.seconds:.1f} s>"
+        from lo_kernel.notebook.cards import job_text
+
+        return f"<{job_text(self)}>"

@@ -7,25 +7,28 @@ what has to happen on the app's loop gets there through the bridge.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lo_kernel.bridge import LoopBridge
 from lo_kernel.errors import LOError, ReducerError
+from lo_kernel.notebook.errors_view import Errors
 from lo_kernel.notebook.events import Events
 from lo_kernel.notebook.jobs import Job
 
 if TYPE_CHECKING:
-    from lo_kernel.engine.errorlog import ErrorLog
     from lo_kernel.engine.keys import Scope
     from lo_kernel.engine.reducers import Reducer
     from lo_kernel.engine.registry import Registration
+    from lo_kernel.notebook.cards import AppFacts
+    from lo_kernel.notebook.job_display import JobDisplays
     from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
     from lo_kernel.runtime import Runtime
 
 __all__ = ["LearningObserver", "Secret"]
 
 F = TypeVar("F", bound="Reducer")
+T = TypeVar("T")
 
 
 class Secret(str):
@@ -123,7 +126,11 @@ class LearningObserver:
         self.kvs = KeyValueStore(runtime, bridge)
         self.reducers = Reducers(runtime, bridge)
         self.events = Events(runtime)
+        self.errors = Errors(runtime.errors)
         self._displays: LiveDisplays | None = None
+        self._jobs: JobDisplays | None = None
+        self._unsaid: list[str] = []
+        runtime.errors.subscribe(lambda entry: self._unsaid.append(str(entry)))
 
     # -- where it is ---------------------------------------------------------------------------
 
@@ -146,11 +153,6 @@ class LearningObserver:
     def ingest_url(self) -> Secret:
         """The websocket address, token included, that a source of events needs."""
         return Secret(self._runtime.ingest_url)
-
-    @property
-    def errors(self) -> ErrorLog:
-        """What went wrong in the background, with tracebacks."""
-        return self._runtime.errors
 
     # -- reducers ------------------------------------------------------------------------------
 
@@ -228,7 +230,7 @@ class LearningObserver:
                 job.progress(registration.done, registration.total, runtime.heard_by(registration))
             return registration
 
-        job = Job(f"reducer {id!r}", work(), self._bridge, on_error=runtime.errors.add)
+        job = self._job(f"reducer {id!r}", work(), about=f"reducer {id!r}")
         return job
 
     # -- events --------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ class LearningObserver:
             speed=speed,
             on_progress=progress,
         )
-        job = Job("simulated class", work, self._bridge, on_error=self._runtime.errors.add)
+        job = self._job("simulated class", work)
         return job
 
     # -- queries -------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ class LearningObserver:
         runtime = self._runtime
         runtime.executor.prepare(query, None, parameters, strict=True)
         name = query if isinstance(query, str) else "a query"
-        return Job(f"query {name}", runtime.executor.rows(query, parameters), self._bridge)
+        return self._job(f"query {name}", runtime.executor.rows(query, parameters))
 
     @property
     def q(self) -> Any:
@@ -360,10 +362,81 @@ class LearningObserver:
 
     # -- display -------------------------------------------------------------------------------
 
-    def __repr__(self) -> str:
-        from lo_kernel.notebook.facts import facts_text
+    def _job(self, name: str, work: Coroutine[Any, Any, T], *, about: str = "") -> Job[T]:
+        def show(job: Job[T]) -> None:
+            if self._kernel is None:
+                print(repr(job))
+            else:
+                self._job_displays().show(job, about)
 
-        return facts_text(self._runtime)
+        return Job(name, work, self._bridge, on_error=self._failed, on_show=show)
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        if not self._runtime.errors.of(name):  # a reducer has said so itself
+            self._runtime.errors.add(name, error)
+
+    def _job_displays(self) -> JobDisplays:
+        from lo_kernel.notebook.job_display import JobDisplays
+        from lo_kernel.notebook.live_display import KernelScreen
+
+        if self._jobs is None:
+            self._jobs = JobDisplays(KernelScreen(self._kernel), self._bridge, self._runtime.errors)
+        return self._jobs
+
+    def take_notices(self) -> list[str]:
+        """What went wrong since the last call, a line each: the kernel shows it after a cell."""
+        notices, self._unsaid[:] = list(self._unsaid), []
+        return notices
+
+    def _facts(self) -> AppFacts:
+        from lo_kernel.notebook.cards import AppFacts, ReducerFacts
+
+        runtime = self._runtime
+        reducers = [
+            ReducerFacts(
+                id=each.id,
+                context=each.context,
+                status=each.status,
+                events=each.events,
+                errors=each.errors,
+                last_error=each.last_error,
+            )
+            for each in runtime.registry
+        ]
+        reducers += [
+            ReducerFacts(
+                id=row.id,
+                context=row.context,
+                status="paused",
+                events=0,
+                behind=max(0, runtime.archive.last - row.position),
+            )
+            for row in runtime.registry.paused.values()
+            if row.id not in runtime.registry
+        ]
+        return AppFacts(
+            url=self.url,
+            link=f"{self.url}?token={runtime.security.ticket()}",
+            loop=runtime.settings.loop,
+            store=runtime.store.name,
+            workspace=str(runtime.workspace.path),
+            owner="this kernel" if runtime.workspace.owner else "another process, followed here",
+            events=runtime.archive.last,
+            learners=len(runtime.learners),
+            connections=len(runtime.sources),
+            reducers=reducers,
+            errors=[str(entry) for entry in runtime.errors],
+        )
+
+    def __repr__(self) -> str:
+        from lo_kernel.notebook.cards import observer_text
+
+        return observer_text(self._facts())
+
+    def _repr_html_(self) -> str:
+        from lo_kernel.notebook.cards import observer_html
+
+        return observer_html(self._facts())
 
 
 def _slug(title: str) -> str:

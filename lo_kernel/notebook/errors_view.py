@@ -1,0 +1,46 @@
+"""``lo.errors`` as a notebook shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, overload
+
+from lo_kernel.notebook.cards import errors_html, errors_text
+
+if TYPE_CHECKING:
+    from lo_kernel.engine.errorlog import ErrorEntry, ErrorLog
+
+__all__ = ["Errors"]
+
+
+class Errors(Sequence["ErrorEntry"]):
+    """What went wrong in the background: one entry per place and kind, with its traceback and event.
+
+    ``lo.errors[-1].event`` is the event that caused it; ``lo.errors.clear()`` forgets all.
+    """
+
+    def __init__(self, log: ErrorLog) -> None:
+        self._log = log
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._log.clear()
+
+    def __len__(self) -> int:
+        return len(self._log)
+
+    def __iter__(self) -> Iterator[ErrorEntry]:
+        return iter(self._log)
+
+    @overload
+    def __getitem__(self, index: int) -> ErrorEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ErrorEntry]: ...
+    def __getitem__(self, index: int | slice) -> ErrorEntry | list[ErrorEntry]:
+        return list(self._log)[index]
+
+    def __repr__(self) -> str:
+        return errors_text(self._log)
+
+    def _repr_html_(self) -> str:
+        return errors_html(self._log)
