@@ -284,10 +284,10 @@ class LearningObserver:
 
     @property
     def q(self) -> Any:
-        """Builders for queries (:mod:`lo_kernel.query.language`)."""
-        from lo_kernel.query import language
+        """Builders for queries (:class:`lo_kernel.query.language.Q`)."""
+        from lo_kernel.query.language import q
 
-        return language
+        return q
 
     @property
     def queries(self) -> Any:
