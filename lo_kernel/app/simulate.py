@@ -51,7 +51,7 @@ class SimulationProgress:
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SimulationResult:
     """What a simulated class sent.
 
@@ -67,6 +67,16 @@ class SimulationResult:
     seed: int
     reconnects: int = 0
     unsent: int = 0
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{self.events:,} events from {self.students} learners in {self.seconds:.1f} s, seed {self.seed}"
+        ]
+        if self.reconnects:
+            parts.append(f"{self.reconnects} reconnects")
+        if self.unsent:
+            parts.append(f"{self.unsent} not sent: the server was gone")
+        return f"<simulated class: {', '.join(parts)}>"
 
 
 def simulate_class(

@@ -92,7 +92,7 @@ class Typist:
     >>> learner = Typist(user_id="sim-01", seed="1:0", style=STYLES[0])
     >>> delay, event = next(learner.events())
     >>> event["event"], event["doc_id"], sorted(event["bundles"][0]["commands"][0])
-    ('google_docs_save', 'sim-01-essay-1', ['ibi', 's', 'ty'])
+    ('google_docs_save', 'sim-01-essay-1-1', ['ibi', 's', 'ty'])
     """
 
     user_id: str
@@ -108,7 +108,7 @@ class Typist:
         rng = random.Random(self.seed)
         yield_after = rng.uniform(0.1, 1.5)  # learners do not start at the same instant
         for number in count(1):
-            doc_id = f"{self.user_id}-essay-{number}"
+            doc_id = f"{self.user_id}-essay-{self.seed.partition(':')[0]}-{number}"
             for delay, commands in _saves(_keystrokes(rng, self.style, essay(rng))):
                 event = {"event": "google_docs_save", "doc_id": doc_id, "bundles": [{"commands": commands}]}
                 yield yield_after + delay, event
