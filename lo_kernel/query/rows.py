@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, SupportsIndex, overload
 
 from lo_kernel.errors import MissingExtraError
 from lo_kernel.query.ports import JSON
@@ -26,6 +26,15 @@ class Rows(list[dict[str, Any]]):
     tc-u0        2
     tc-u1       10
     """
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Rows: ...
+    def __getitem__(self, index: SupportsIndex | slice, /) -> dict[str, Any] | Rows:
+        """A row, or for a slice some rows, which still print as a table."""
+        found = super().__getitem__(index)
+        return Rows(found) if isinstance(found, list) else found
 
     @property
     def columns(self) -> list[str]:
