@@ -162,13 +162,7 @@ class Executor:
         open_query = not isinstance(query, str)  # a named one of the field's runs as it does there
         check(dag, chosen, self.functions, self.reducers, given, strict=strict, paths=open_query)
         env = Env(self.reader, self.reducers, self.functions, given, FunctionContext(names))
-        running = Running(dag, chosen, env)
-        key = _same(dag)
-        self._timings.pop(key, None)
-        self._timings[key] = running.timings
-        while len(self._timings) > _REMEMBERED:
-            del self._timings[next(iter(self._timings))]
-        return running
+        return Running(dag, chosen, env)
 
     def explain(self, query: Any, exports: Sequence[str] | None = None) -> Explanation:
         """A query as a picture, with the times of its last run; as :meth:`prepare` takes it."""
@@ -192,8 +186,7 @@ class Executor:
         """
         running = self.prepare(query, exports, parameters, names=names)
         await self.wait(running, on_wait)
-        await running.run()
-        self.record(running, running.learners())
+        await self.start(running)
         answers = {name: running.answer(name) for name in running.exports}
         return answers if provenance else {name: visible(value) for name, value in answers.items()}
 
@@ -212,8 +205,7 @@ class Executor:
         """
         running = self.prepare_one(query, parameters)
         await self.wait(running, on_wait)
-        await running.run()
-        self.record(running, running.learners())
+        await self.start(running)
         (export,) = running.exports
         return flat_rows(running.answer(export), names)
 
@@ -236,6 +228,16 @@ class Executor:
                 if not ready.done():
                     on_wait(registration)
             await ready
+
+    async def start(self, running: Running) -> None:
+        """Make every answer, put on record whose data it took, and remember how long."""
+        await running.run()
+        key = _same(running.dag)
+        self._timings.pop(key, None)
+        self._timings[key] = running.timings
+        while len(self._timings) > _REMEMBERED:
+            del self._timings[next(iter(self._timings))]
+        self.record(running, running.learners())
 
     def record(self, running: Running, learners: Iterable[str]) -> None:
         """Put on record that this query has read these learners' data."""

@@ -117,7 +117,8 @@ class Explanation:
         note = " · ".join(part for part in (self._timing(name), self.exports.get(name, "")) if part)
         return (
             f"<g><title>{escape(f'{name}: {what}')}</title>"
-            f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" fill={quoteattr(fill)} {stroke}/>'
+            f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
+            f"fill={quoteattr(fill)} {stroke}/>"
             f'<text x="{x + 10}" y="{y + 18}" font-weight="600" fill="#1a1a1a">{escape(_short(name))}</text>'
             f'<text x="{x + 10}" y="{y + 34}" fill="#333333">{escape(_short(what))}</text>'
             f'<text x="{x + 10}" y="{y + 50}" fill="#5a5a5a" font-size="11">{escape(_short(note))}</text></g>'

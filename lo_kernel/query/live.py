@@ -186,6 +186,10 @@ class Subscription:
             self._wake.clear()
             await self._wake.wait()
 
+    async def settled(self) -> None:
+        """Wait until all that changed so far is in the answer."""
+        await self._shared.settled()
+
     def push(self, update: Update) -> None:
         """Put an update into the queue; into one that is full, only what it was about."""
         if self._missed is None and len(self._queue) >= self._limit:
@@ -361,11 +365,11 @@ class _Shared:
     async def _start(self) -> None:
         try:
             await self.live.executor.wait(self.running)
-            await self.running.run()
+            await self.live.executor.start(self.running)
+            self._recorded = self.running.learners()
             for export in self.running.exports:
                 self.board.take(export, self.running.answer(export), WHOLE)
             self.started = True
-            self._record()
             for reader in list(self.readers):
                 reader.push(self.board.snapshot())
         except Exception as error:

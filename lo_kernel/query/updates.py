@@ -129,20 +129,20 @@ class Board:
         self, board: _Export, export: str, rows: list[JSON], places: list[int]
     ) -> list[RowChange] | None:
         """Rows that changed in their places; ``None`` where one has become another's."""
-        changes: list[RowChange] = []
-        for place in places:
-            path = _path(export, place, rows[place], False)
+        paths = {place: _path(export, place, rows[place], False) for place in places}
+        added = [path for place, path in paths.items() if place >= len(board.paths)]
+        if len(set(added)) < len(added) or not board.values.keys().isdisjoint(added):
+            return None
+        for place, path in paths.items():
             if place < len(board.paths):
                 known = board.paths[place]
                 if known != path and not known.startswith(f"{path}.rows."):
                     return None
-                path = known
-            elif place == len(board.paths) and path not in board.values:
-                board.paths.append(path)
-            else:
-                return None
-            changes.extend(self._row(board, export, path, rows[place]))
-        return changes
+                paths[place] = known
+        board.paths.extend(added)
+        return [
+            change for place, path in paths.items() for change in self._row(board, export, path, rows[place])
+        ]
 
     def _row(self, board: _Export, export: str, path: str, row: JSON) -> list[RowChange]:
         value = visible(row) if isinstance(row, dict) else {"output": row}
