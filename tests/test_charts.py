@@ -16,9 +16,9 @@ from hypothesis import settings as tries
 from hypothesis import strategies as st
 from waiting import auntil
 
+from lo_kernel.app.chart_data import table_of
+from lo_kernel.app.charts import COLOUR, MIME, Chart, Kind
 from lo_kernel.bridge import LoopBridge
-from lo_kernel.notebook.chart_data import table_of
-from lo_kernel.notebook.charts import COLOUR, MIME, Chart, Kind
 from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
 
 PNG = "image/png"

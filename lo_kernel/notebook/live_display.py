@@ -25,9 +25,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
+from lo_kernel.app.chart_data import Row
+from lo_kernel.app.charts import MIME, Chart
 from lo_kernel.bridge import LoopBridge
-from lo_kernel.notebook.chart_data import Row
-from lo_kernel.notebook.charts import MIME, Chart
 
 __all__ = ["KernelScreen", "LiveDisplay", "LiveDisplays", "LiveSource", "Screen"]
 

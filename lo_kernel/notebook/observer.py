@@ -325,7 +325,7 @@ class LearningObserver:
         stands under the cell and changes in place while events come in, until the cell runs again,
         ``.stop()``, or an hour without a change.
         """
-        from lo_kernel.notebook.charts import Chart
+        from lo_kernel.app.charts import Chart
         from lo_kernel.notebook.sources import QuerySource
 
         if callable(what):

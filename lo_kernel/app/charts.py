@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from lo_kernel.notebook.chart_data import Row, Table, Value, table_of, text_table
+from lo_kernel.app.chart_data import Row, Table, Value, table_of, text_table
 
 __all__ = ["COLOUR", "MIME", "Chart", "Kind", "Spec"]
 
