@@ -1,7 +1,7 @@
 """A store, reducers and learners that a test sets by hand, and the naive evaluator.
 
-The evaluator is written from PROTOCOL.md alone, as plainly as can be, and shares no code with the package: each
-question is answered anew, from the raw DAG, with nothing kept.
+The evaluator is written from PROTOCOL.md alone, as plainly as can be, and shares no code with the package:
+each question is answered anew, from the raw DAG, with nothing kept.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def bare(value: Any) -> Any:
 
 def _keys(parts: Parts, function: str, fields: dict[str, Any]) -> list[Any]:
     reducer = parts.reducers.get(function)
-    items = []
+    items: list[Any] = []
     students = fields["STUDENTS"] if isinstance(fields["STUDENTS"], list) else [fields["STUDENTS"]]
     resources = fields.get("RESOURCES", itertools.repeat(None))
     for student, resource in zip(students, resources, strict=False):
@@ -254,8 +254,8 @@ def _keys(parts: Parts, function: str, fields: dict[str, Any]) -> list[Any]:
         if who is _NOTHING or _failed(who) or _failed(student):
             items.append({"error": "...", "function": "keys"})
             continue
-        values = {"STUDENT": who}
-        provenance = {"STUDENT": {"value": student, "user_id": who}}
+        values: dict[str, Any] = {"STUDENT": who}
+        provenance: dict[str, Any] = {"STUDENT": {"value": student, "user_id": who}}
         if "RESOURCES" in fields:
             document = _at(resource, fields.get("RESOURCES_path"))
             if document is _NOTHING or _failed(document) or _failed(resource):

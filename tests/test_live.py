@@ -261,7 +261,7 @@ async def test_a_store_that_fails_is_told_and_read_again() -> None:
         assert [message["op"] for message in told] == ["error"]
         assert "OSError: the store is out of reach" in told[0]["value"]["error"]
         assert parts.errors == ["the store is out of reach"]
-        back = {}
+        back: dict[str, Any] = {}
         while "students.tc-u0" not in back:
             merged(await soon(subscription), back)
         assert back["students.tc-u0"] == {"count": 1}

@@ -315,7 +315,9 @@ class _Reader:
             return self._variable(name, node["variable_name"], depth)
         try:
             same = msgspec.json.encode(node, order="deterministic")
-        except (TypeError, msgspec.EncodeError, RecursionError) as error:
+        except RecursionError:
+            raise QueryError(f"{self._title()}: node {name!r}: nested more than {MAX_DEPTH} deep") from None
+        except (TypeError, msgspec.EncodeError) as error:
             raise QueryError(
                 f"{self._title()}: node {name!r}, field {where!r}: expected JSON: {error}"
             ) from None

@@ -90,7 +90,7 @@ class Q:
         return {"dispatch": "keys", "function": function, **fields}
 
     @staticmethod
-    def select(keys: Node, fields: Mapping[str, str] | str | None = None) -> Node:
+    def select(keys: Any, fields: Mapping[str, str] | str | None = None) -> Node:
         """The states under ``keys``, one row each; ``fields`` is ``{path: name}``, ``"All"`` or
         ``"Missing"``.
 
