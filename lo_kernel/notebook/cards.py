@@ -168,7 +168,7 @@ def job_text(job: JobLike) -> str:
     >>> print(job_text(job))
     replay: running, 1,200 of 5,000 (24%), 2.0 s
     """
-    parts = [job.status, *filter(None, [_progress(job), job.note])]
+    parts = [job.status, *_progress(job)]
     if job.error is not None:
         parts.append(_one_line(f"{type(job.error).__name__}: {job.error}"))
     return f"{job.name}: {', '.join(parts)}, {_duration(job.seconds)}"
@@ -176,9 +176,7 @@ def job_text(job: JobLike) -> str:
 
 def job_html(job: JobLike) -> str:
     """A job with its progress."""
-    said = " · ".join(
-        escape(part) for part in [job.status, _progress(job), job.note, _duration(job.seconds)] if part
-    )
+    said = " · ".join(escape(part) for part in [job.status, *_progress(job), _duration(job.seconds)])
     head = f'<b>{escape(job.name)}</b> <span style="{_QUIET}">{said}</span>'
     bar = ""
     if job.status == "running":
@@ -228,14 +226,11 @@ def _card(*parts: str) -> str:
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    style = f"{_LEFT};font-weight:normal;{_QUIET};padding:0 16px 0 0"
-    rows = "".join(
-        f'<tr><th scope="row" style="{style}">{escape(name)}</th>'
-        f'<td style="{_LEFT};padding:0">{escape(value)}</td></tr>'
-        for name, value in pairs
+    # No table: a notebook would stripe and squeeze it as one of data.
+    style = f"display:inline-block;min-width:7em;{_QUIET}"
+    return "".join(
+        f'<div><span style="{style}">{escape(name)}</span> {escape(value)}</div>' for name, value in pairs
     )
-    # Without borders and stripes of the notebook's own: this is a list of facts, and no table of data.
-    return f'<table role="presentation" style="border:none;margin:4px 0 0 0"><tbody>{rows}</tbody></table>'
 
 
 def _reducers(reducers: Sequence[ReducerFacts]) -> str:
@@ -289,10 +284,11 @@ def _state(reducer: ReducerFacts) -> str:
     return f"{reducer.status}, {reducer.behind:,} events behind" if reducer.behind else reducer.status
 
 
-def _progress(job: JobLike) -> str:
+def _progress(job: JobLike) -> list[str]:
+    """How far it is; where there is no end to count to, the note says what is counted."""
     if job.total:
-        return f"{job.done:,} of {job.total:,} ({100 * job.done // job.total}%)"
-    return f"{job.done:,}" if job.done else ""
+        return [f"{job.done:,} of {job.total:,} ({100 * job.done // job.total}%)", *filter(None, [job.note])]
+    return list(filter(None, [f"{job.done:,} {job.note}".strip() if job.done else job.note]))
 
 
 def _times(entry: ErrorLike) -> str:

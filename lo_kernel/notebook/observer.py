@@ -255,7 +255,8 @@ class LearningObserver:
 
         def progress(state: Any) -> None:
             if job is not None:
-                job.progress(state.events, 0, f"events from {state.connected} of {state.students} learners")
+                here = f", {state.connected} connected" if state.finished < state.students else ""
+                job.progress(state.events, 0, f"events from {state.students} learners{here}")
 
         work = simulate_class(
             self._runtime.ingest_url,
