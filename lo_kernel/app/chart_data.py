@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from lo_kernel.app.series import Series, series_of
 
 __all__ = ["Row", "Table", "Value", "table_of", "text_table"]
 
@@ -31,7 +33,7 @@ class Table:
 
     ``who`` is the key that names the learners (``None``: rows are not about learners), ``names`` holds them
     in full, and ``labels`` without a provenance that all of them share. ``errors`` are those that stood in
-    place of a value.
+    place of a value. ``series`` are columns of numbers over time.
     """
 
     who: str | None
@@ -39,6 +41,7 @@ class Table:
     labels: tuple[str, ...]
     columns: Mapping[str, tuple[Value, ...]]
     errors: tuple[str, ...] = ()
+    series: Mapping[str, tuple[Series | None, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,6 +51,17 @@ class Table:
         """Columns of numbers, those that are moments in time last."""
         names = [name for name, values in self.columns.items() if _numeric(values)]
         return sorted(names, key=lambda name: _is_moment(self.columns[name]))
+
+    @property
+    def measures(self) -> list[str]:
+        """Columns of numbers that are no moments in time."""
+        return [name for name in self.numeric if not _is_moment(self.columns[name])]
+
+    @property
+    def texts(self) -> list[str]:
+        """Columns of words and texts, texts first."""
+        names = [n for n, values in self.columns.items() if any(isinstance(value, str) for value in values)]
+        return sorted(names, key=lambda name: name in self.categorical)
 
     @property
     def categorical(self) -> list[str]:
@@ -64,7 +78,8 @@ def table_of(rows: Sequence[Row]) -> Table:
     ('user_id', ('a', 'b'), ['count'], (3, None))
     """
     broken = [_error_of(row) for row in rows]
-    flat = [_flat(row) for row in rows]
+    series: dict[str, list[Series | None]] = {}
+    flat = [_flat(row, series, index, len(rows)) for index, row in enumerate(rows)]
     # A state may have a `name` of its own: a key is the learner's only where each row has one.
     who = next((key for key in _WHO if flat and all(isinstance(row.get(key), str) for row in flat)), None)
     names = tuple(str(row[who]) if who else str(number) for number, row in enumerate(flat, 1))
@@ -80,6 +95,7 @@ def table_of(rows: Sequence[Row]) -> Table:
         labels=_distinct(_short(names), columns) if who else names,
         columns={name: tuple(values) for name, values in columns.items()},
         errors=tuple(f"{name}: {error}" for name, error in zip(names, broken, strict=True) if error),
+        series={name: tuple(values) for name, values in series.items()},
     )
 
 
@@ -102,7 +118,7 @@ def text_table(table: Table, columns: Sequence[str], *, bar: str | None = None, 
     numbers = [value if _is_number(value) else 0 for value in table.columns[bar]] if bar else []
     most = max((abs(value) for value in numbers), default=0)
     for index, cells in enumerate(body):
-        drawn = "█" * round(24 * abs(numbers[index]) / most) if most else ""
+        drawn = "█" * round(24 * (abs(numbers[index]) / most)) if most else ""
         lines.append(f"{_line(cells, widths, right)}  {drawn}".rstrip())
     if shown < len(table):
         lines.append(f"... and {len(table) - shown} more")
@@ -138,15 +154,19 @@ def _error_of(row: Row) -> str:
     return next((place["error"] for place in places if _is_error(place)), "")
 
 
-def _flat(row: Row, prefix: str = "") -> dict[str, Value]:
+def _flat(
+    row: Row, series: dict[str, list[Series | None]], index: int, rows: int, prefix: str = ""
+) -> dict[str, Value]:
     values: dict[str, Value] = {}
     broken = _is_error(row)
     for key, value in row.items():
         if (not prefix and key in _ASIDE) or (broken and key not in _WHO):
             continue
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            values.update(_flat(value, f"{path}."))
+        if isinstance(value, Mapping | list) and (found := series_of(value)) is not None:
+            series.setdefault(path, [None] * rows)[index] = found
+        elif isinstance(value, Mapping):
+            values.update(_flat(value, series, index, rows, f"{path}."))
         elif value is None or isinstance(value, str | int | float | bool):
             values[path] = value
         # A list is no plain value, and its length may not be what it is about: left out.

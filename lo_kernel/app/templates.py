@@ -1,0 +1,188 @@
+"""Vega-Lite templates: how a chart of the page is drawn, over data that the page fills in.
+
+Each is a specification over the named data ``rows``, whose columns depend on the kind of chart:
+
+=============  ==================================================================================
+``bar``        ``label``, ``value``, ``rank`` (place from the top)
+``histogram``  ``value``
+``categories`` ``value`` (a word)
+``line``       ``label``, ``t`` (milliseconds since 1970, UTC), ``value``
+``heatmap``    ``label``, ``rank``, ``t``, ``until``, ``value``
+=============  ==================================================================================
+
+Nothing here fixes the colour of texts or of the ground: the theme of whoever draws does. Vega-Lite 5.6 is
+enough for all of it, so that JupyterLab draws the last two as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+__all__ = ["COLOUR", "MANY", "bars", "categories", "heatmap", "histogram", "lines"]
+
+Spec: TypeAlias = dict[str, Any]
+
+COLOUR: Final = "#5b8fd6"  # 3:1 or more against white and against the backgrounds of dark themes
+MANY: Final = 60  # learners above which one row for each can't be read, and their distribution is shown
+FEW: Final = 8  # lines of which each can still be told from the others
+_DESCRIPTION = {"field": "said", "type": "nominal"}  # what a screen reader says for a mark
+
+
+def bars(title: str) -> Spec:
+    """A bar for each row, its number at its end."""
+    y = {
+        "field": "label",
+        "type": "nominal",
+        "sort": {"field": "rank", "op": "min"},
+        "title": None,
+        "axis": {"labelLimit": 150},
+    }
+    x = {
+        "field": "value",
+        "type": "quantitative",
+        "title": title,
+        "axis": {"tickCount": 5},
+        "scale": {"zero": True},
+    }
+    number = {"field": "value", "type": "quantitative", "format": ",~r", "title": title}
+    return {
+        "height": {"step": 20},
+        "encoding": {"y": y, "x": x},
+        "layer": [
+            {
+                "mark": {
+                    "type": "bar",
+                    "color": COLOUR,
+                    "height": {"band": 0.72},
+                    "cornerRadiusEnd": 2,
+                    "invalid": None,
+                },
+                "encoding": {"tooltip": [{"field": "label", "title": "learner"}, number]},
+            },
+            {
+                "mark": {"type": "text", "align": "left", "dx": 4, "fontSize": 11, "aria": False},
+                "encoding": {"text": number},
+            },
+        ],
+    }
+
+
+def histogram(title: str, counted: str) -> Spec:
+    """How the numbers are distributed."""
+    binned = {"field": "value", "bin": {"maxbins": 24}, "type": "quantitative", "title": title}
+    number = {"aggregate": "count", "type": "quantitative", "title": counted}
+    return {
+        "height": 240,
+        "mark": {"type": "bar", "color": COLOUR, "cornerRadiusEnd": 2},
+        "encoding": {
+            "x": {**binned, "axis": {"grid": False}},
+            "y": {**number, "axis": {"grid": True, "gridOpacity": 0.35, "tickMinStep": 1}},
+            "tooltip": [binned, number],
+        },
+    }
+
+
+def categories(title: str, counted: str) -> Spec:
+    """How often each word occurs."""
+    number = {"aggregate": "count", "type": "quantitative", "title": counted}
+    word = {"field": "value", "type": "nominal", "title": title}
+    return {
+        "height": {"step": 34},
+        "encoding": {
+            "y": {**word, "sort": "-x", "title": None, "axis": {"labelLimit": 150, "labelFontSize": 13}},
+            "x": {**number, "axis": {"tickMinStep": 1, "tickCount": 5}},
+        },
+        "layer": [
+            {
+                "mark": {
+                    "type": "bar",
+                    "color": COLOUR,
+                    "height": {"band": 0.66},
+                    "cornerRadiusEnd": 2,
+                },
+                "encoding": {"tooltip": [word, number]},
+            },
+            {
+                "mark": {"type": "text", "align": "left", "dx": 4, "fontSize": 12, "aria": False},
+                "encoding": {"text": number},
+            },
+        ],
+    }
+
+
+def lines(title: str, learners: int) -> Spec:
+    """Numbers over time: a line for each of a few learners; of more, the median and the middle half."""
+    x = {"field": "t", "type": "temporal", "title": None, "axis": {"grid": False, "tickCount": 6}}
+    y = {
+        "field": "value",
+        "type": "quantitative",
+        "title": title,
+        "axis": {"grid": True, "gridOpacity": 0.35},
+    }
+    when = {"field": "t", "type": "temporal", "format": "%H:%M:%S", "title": "time"}
+    if learners <= FEW:
+        return {
+            "height": 240,
+            "mark": {"type": "line", "interpolate": "monotone", "strokeWidth": 2, "point": {"size": 18}},
+            "encoding": {
+                "x": x,
+                "y": y,
+                "color": {"field": "label", "type": "nominal", "title": None},
+                "tooltip": [{"field": "label", "title": "learner"}, when, {"field": "value", "title": title}],
+            },
+        }
+    return {
+        "height": 240,
+        "encoding": {"x": x},
+        "layer": [
+            {
+                "mark": {"type": "area", "color": COLOUR, "opacity": 0.25, "interpolate": "monotone"},
+                "encoding": {
+                    "y": {**y, "aggregate": "q1"},
+                    "y2": {"field": "value", "aggregate": "q3"},
+                },
+            },
+            {
+                "mark": {"type": "line", "color": COLOUR, "interpolate": "monotone", "strokeWidth": 2},
+                "encoding": {
+                    "y": {**y, "aggregate": "median"},
+                    "tooltip": [when, {"field": "value", "aggregate": "median", "title": f"median {title}"}],
+                },
+            },
+        ],
+    }
+
+
+def heatmap(title: str) -> Spec:
+    """Numbers over time as shades, a row for each learner."""
+    when = {"field": "t", "type": "temporal", "format": "%H:%M:%S", "title": "from"}
+    return {
+        "height": {"step": 20},
+        "mark": {"type": "rect", "color": COLOUR, "height": {"band": 0.86}},
+        "encoding": {
+            "y": {
+                "field": "label",
+                "type": "nominal",
+                "sort": {"field": "rank", "op": "min"},
+                "title": None,
+                "axis": {"labelLimit": 150},
+            },
+            "x": {
+                "field": "t",
+                "type": "temporal",
+                "title": None,
+                "axis": {"grid": False, "tickCount": 6, "format": "%H:%M"},
+            },
+            "x2": {"field": "until"},
+            # Shades of one colour: they mean the same on a light and on a dark ground.
+            "opacity": {
+                "field": "value",
+                "type": "quantitative",
+                "title": title,
+                "scale": {"range": [0.06, 1], "zero": True},
+                "legend": {"symbolType": "square", "symbolFillColor": COLOUR, "symbolStrokeWidth": 0},
+            },
+            "tooltip": [{"field": "label", "title": "learner"}, when, {"field": "value", "title": title}],
+            "description": _DESCRIPTION,
+        },
+    }
