@@ -37,7 +37,7 @@ lint: $(VENV)/test.done
 	$(RUN) -m mypy
 
 docs: $(VENV)/test.done
-	$(RUN) -m mkdocs build --quiet --strict
+	$(RUN) -m mkdocs build --strict
 
 soak: $(VENV)/test.done
 	$(RUN) -m pytest --soak -m soak $(ARGS)
