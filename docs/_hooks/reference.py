@@ -32,16 +32,22 @@ if TYPE_CHECKING:
 
 MARK = re.compile(r"^<!-- from the code: ([\w. ]+) -->$", re.MULTILINE)
 
+_STYLE = """
+.wy-nav-content { max-width: 60rem; }
+.wy-table-responsive table td, .wy-table-responsive table th { white-space: normal; vertical-align: top; }
+.wy-table-responsive table td:first-child code { white-space: nowrap; }
+.rst-content code, .rst-content tt, code { color: #24466b; }
+"""
 _ROLE = re.compile(r":\w+:`(?:[^`<]*<)?~?([^`>]+)>?`")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the colours of code."""
+    """Add the colours of code, and what the theme lacks."""
     from mkdocs.structure.files import File
     from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
     style = HtmlFormatter(style="friendly").get_style_defs(".codehilite")
-    files.append(File.generated(config, "assets/code.css", content=style))
+    files.append(File.generated(config, "assets/site.css", content=f"{style}\n{_STYLE}"))
     return files
 
 
@@ -127,14 +133,14 @@ def settings_table() -> str:
     """All settings: option, variable, default, meaning."""
     from lo_kernel.settings import Settings, env_name
 
-    rows = ["| setting | default | option | environment variable | meaning |", "|---|---|---|---|---|"]
+    rows = ["| setting | default | option, environment variable | meaning |", "|---|---|---|---|"]
     for spec in fields(Settings):
         option = f"--{spec.name.replace('_', '-')}"
         if isinstance(spec.default, bool):
             option = f"--{'no-' if spec.default else ''}{spec.name.replace('_', '-')}"
         default = f"`{spec.default}`" if spec.default != "" else "(empty)"
         rows.append(
-            f"| `{spec.name}` | {default} | `{option}` | `{env_name(spec.name)}` | {spec.metadata['help']} |"
+            f"| `{spec.name}` | {default} | `{option}` `{env_name(spec.name)}` | {spec.metadata['help']} |"
         )
     return "\n".join(rows)
 
