@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if _is_launch(arguments):
-        from lo_kernel.kernel.app import launch
+        from lo_kernel.kernel.launch import launch
 
         launch(arguments)
         return 0

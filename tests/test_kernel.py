@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -316,14 +315,53 @@ def test_the_apps_log_lines_reach_no_cell(kernel: RunningKernel) -> None:
     assert "for the file" in (kernel.workspace / "logs" / "app.log").read_text()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_debugger_is_offered(shared_kernel: RunningKernel) -> None:
-    """The kernel says that it can debug, and answers the first question a debugger asks."""
-    shared_kernel.client.kernel_info()
-    assert "debugger" in shared_kernel.client.get_shell_msg(timeout=10)["content"]["supported_features"]
-    message = shared_kernel.client.session.msg(
-        "debug_request", {"type": "request", "seq": 1, "command": "debugInfo", "arguments": {}}
+class Debugger:
+    """Asks a kernel's debugger, as JupyterLab does."""
+
+    def __init__(self, kernel: RunningKernel) -> None:
+        self.kernel = kernel
+        self.asked = 0
+
+    def __call__(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """One request; the body of its answer."""
+        self.asked += 1
+        content = {"type": "request", "seq": self.asked, "command": command, "arguments": arguments}
+        message = self.kernel.client.session.msg("debug_request", content)
+        self.kernel.client.control_channel.send(message)
+        while True:
+            reply = self.kernel.client.get_control_msg(timeout=20)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                assert reply["content"]["success"] is True, reply["content"]
+                body: dict[str, Any] = reply["content"].get("body") or {}
+                return body
+
+
+def test_debugger_stops_in_a_cell(kernel: RunningKernel) -> None:
+    """A debugger is offered, debugpy is imported with its first question, and a breakpoint stops the cell."""
+    kernel.client.kernel_info()
+    assert "debugger" in kernel.client.get_shell_msg(timeout=10)["content"]["supported_features"]
+    assert kernel.execute("import sys; 'pydevd' in sys.modules").value == "False"
+    ask = Debugger(kernel)
+    assert ask("debugInfo")["isStarted"] is False
+    ask(
+        "initialize",
+        clientID="test",
+        adapterID="",
+        linesStartAt1=True,
+        columnsStartAt1=True,
+        pathFormat="path",
     )
-    shared_kernel.client.control_channel.send(message)
-    reply = shared_kernel.client.get_control_msg(timeout=20)
-    assert reply["content"]["success"] is True
+    ask("attach")
+    code = "def double(x):\n    y = x * 2\n    return y\ndouble(21)\n"
+    source = {"path": ask("dumpCell", code=code)["sourcePath"]}
+    assert ask("setBreakpoints", breakpoints=[{"line": 3}], source=source)["breakpoints"][0]["verified"]
+    ask("configurationDone")
+    cell = kernel.send(code)
+    stop = kernel.next_message(
+        lambda message: message["msg_type"] == "debug_event" and message["content"]["event"] == "stopped"
+    )
+    thread = stop["content"]["body"]["threadId"]
+    frame = ask("stackTrace", threadId=thread)["stackFrames"][0]
+    assert (frame["name"], frame["line"]) == ("double", 3)
+    ask("continue", threadId=thread)
+    assert kernel.collect(cell).value == "42"

@@ -85,7 +85,7 @@ def _start(parser: OptionParser, options: argparse.Namespace, theirs: list[str] 
 
         return run_console([*traits, *(theirs or [])])
     if wants_kernel or options.connection_file:
-        from lo_kernel.kernel.app import launch
+        from lo_kernel.kernel.launch import launch
 
         file = [f"--IPKernelApp.connection_file={options.connection_file}"] if options.connection_file else []
         launch([*file, *traits, *(theirs or [])], by_hand=wants_kernel)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
-import threading
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,11 @@ from ipykernel.kernelapp import IPKernelApp, kernel_aliases
 from tornado.ioloop import IOLoop
 from traitlets import Bool, Dict, Type
 
+from lo_kernel.kernel.debugging import postpone_debugpy
 from lo_kernel.kernel.kernel import LOKernel, asyncio_loop_of
 from lo_kernel.settings import Settings
 
-__all__ = ["LOKernelApp", "launch"]
+__all__ = ["LOKernelApp"]
 
 _ALIASES = {spec.name.replace("_", "-"): f"LOKernel.{spec.name}" for spec in fields(Settings)}
 
@@ -49,6 +47,11 @@ class LOKernelApp(IPKernelApp):
         signal.signal(signal.SIGTERM, self._terminate)
         if self.by_hand:
             signal.signal(signal.SIGINT, self._interrupt_idle)
+
+    def init_kernel(self) -> None:
+        """Make the kernel; debugpy waits until somebody debugs."""
+        postpone_debugpy()
+        super().init_kernel()
 
     def log_connection_info(self) -> None:
         """By hand, what the base class prints is wrong (Ctrl-C does work), and comes too early to join."""
@@ -103,32 +106,3 @@ class LOKernelApp(IPKernelApp):
             self.io_loop.stop()
         elif self.by_hand:
             self._say_how_to_join()
-
-
-def _import_app() -> None:
-    import lo_kernel.app.application
-    import lo_kernel.notebook.observer
-    import lo_kernel.runtime  # noqa: F401
-
-
-def launch(argv: Sequence[str], *, by_hand: bool = False) -> None:
-    """Run a kernel with ``argv`` (as after ``python -m lo_kernel``) until it ends.
-
-    ``by_hand``: a person started it at a terminal, who is told how to join it.
-
-    Two things make up for most of the time that the app's imports take. They run in a thread beside the
-    kernel's own start-up: `aiohttp` loads the machine's CA certificates when it is imported, 40 ms of
-    OpenSSL's time without the GIL. And the garbage collector, which would walk over the growing heap of
-    imported modules again and again (30 ms), waits until all is there.
-    """
-    gc.disable()
-    try:
-        importing = threading.Thread(target=_import_app, name="lo_kernel imports", daemon=True)
-        importing.start()
-        app = LOKernelApp.instance(by_hand=by_hand)
-        app.initialize(list(argv))
-        importing.join()
-    finally:
-        gc.freeze()  # what start-up left stays: no collection need look at it again
-        gc.enable()
-    app.start()

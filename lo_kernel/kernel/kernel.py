@@ -22,6 +22,7 @@ from ipykernel.ipkernel import IPythonKernel
 from tornado.ioloop import IOLoop
 
 import lo_kernel
+from lo_kernel.kernel.debugging import can_debug, load_debugger
 from lo_kernel.kernel.magics import lo_magic, remembered_loop
 from lo_kernel.kernel.traits import SettingsTraits, settings_of
 from lo_kernel.kernel.watch import LoopWatch
@@ -44,6 +45,10 @@ def asyncio_loop_of(loop: IOLoop) -> asyncio.AbstractEventLoop:
     """The asyncio loop below a tornado loop; since tornado 6 there is always one."""
     below: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
     return below
+
+
+def _file_of(module: object) -> str:
+    return getattr(module, "__file__", None) or ""
 
 
 class LOWithoutApp:
@@ -74,9 +79,31 @@ class LOKernel(SettingsTraits, IPythonKernel):
     failure: str = ""
     """Traceback of what kept the app from starting; empty where it runs."""
 
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        """What a client is told about the kernel; it can debug, although debugpy isn't imported yet."""
+        info: dict[str, Any] = super().kernel_info
+        features = info.setdefault("supported_features", [])
+        if "debugger" not in features and can_debug():
+            features.append("debugger")
+        return info
+
+    async def do_debug_request(self, msg: dict[str, Any]) -> Any:
+        """Answer a debugger; with its first question, debugpy is imported."""
+        load_debugger(self)
+        self._debugger_is_there.set()
+        return await super().do_debug_request(msg)
+
+    async def poll_stopped_queue(self) -> None:
+        """Tell clients where the debugger stopped, as soon as there is one."""
+        await self._debugger_is_there.wait()
+        await super().poll_stopped_queue()
+
     def start(self) -> None:
         """Boot the app, then do what every kernel does."""
         loop = asyncio_loop_of(IOLoop.current())
+        self._debugger_is_there = asyncio.Event()
+        self._kernel_modules = [file for each in list(sys.modules.values()) if (file := _file_of(each))]
         self._unsaid = True
         self._client_interrupted = float("-inf")
         self._watch_cells = True
@@ -194,7 +221,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self._offer_lo()
 
     async def _start_app(self) -> None:
-        # imported here: a launch does it on another thread at the same time, see lo_kernel.kernel.app
+        # imported here: a launch does it on another thread at the same time, see lo_kernel.kernel.launch
         from lo_kernel.bridge import LoopBridge
         from lo_kernel.kernel.apps import app_factory
         from lo_kernel.kernel.host import AppHost, port_candidates
