@@ -21,7 +21,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -30,6 +30,7 @@ from harness import Result, RunningKernel
 from waiting import until
 
 import lo_kernel
+from lo_kernel.app.charts import Kind
 from lo_kernel.settings import Settings, env_name
 
 if TYPE_CHECKING:
@@ -219,6 +220,12 @@ def test_public_names_of_the_package_are_documented() -> None:
     assert not [name for name in lo_kernel.__all__ if f"`lo_kernel.{name}`" not in page]
 
 
+def test_chart_kinds_are_documented() -> None:
+    """Every kind of chart is explained."""
+    page = written(DOCS / "dashboards.md")
+    assert not [kind for kind in get_args(Kind) if f'`"{kind}"`' not in page]
+
+
 def test_what_a_client_is_told_is_documented() -> None:
     """Every reason for which the app refuses an event is explained."""
     source = "".join(
@@ -270,10 +277,14 @@ def test_json_on_a_page_is_json(page: Path) -> None:
             json.loads(block)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if examples_of(page)], ids=lambda page: page.name)
-def test_examples_are_true(page: Path, start_kernel: StartKernel) -> None:
+@pytest.mark.parametrize(
+    ("page", "loop"),
+    [(page, "kernel") for page in PAGES if examples_of(page)] + [(DOCS / "lo.md", "thread")],
+    ids=lambda each: getattr(each, "name", each),
+)
+def test_examples_are_true(page: Path, loop: str, start_kernel: StartKernel) -> None:
     """Each example on a page runs in a kernel, from top to bottom, and shows what the page says."""
-    kernel = start_kernel()
+    kernel = start_kernel(env={"LO_KERNEL_LOOP": loop})
     check = doctest.OutputChecker()
     for example in examples_of(page):
         result = kernel.execute(example.code, check=False, timeout=30)

@@ -8,10 +8,12 @@ A comment in a page's Markdown stands for a part that is made here:
     <!-- from the code: builders -->        the builders of `lo.q`
     <!-- from the code: functions -->       the functions that every query can call
     <!-- from the code: errors -->          the tree of errors
+    <!-- from the code: benchmarks -->      what each benchmark measures
 """
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import inspect
@@ -20,6 +22,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -207,10 +210,20 @@ def functions_table() -> str:
     return "\n".join(rows)
 
 
+def benchmarks_table() -> str:
+    """Each benchmark and the first sentence that it says of itself."""
+    rows = ["| benchmark | what it measures |", "|---|---|"]
+    for path in sorted((Path(__file__).parents[2] / "benchmarks").glob("[a-z]*.py")):
+        said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        rows.append(f"| `{path.stem}` | {prose(said.partition(chr(10) * 2)[0].replace(chr(10), ' '))} |")
+    return "\n".join(rows)
+
+
 _PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "commands": commands_reference,
     "errors": errors_tree,
     "builders": builders,
     "functions": functions_table,
+    "benchmarks": benchmarks_table,
 }
