@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+README = ROOT / "README.md"
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
@@ -238,7 +239,13 @@ def test_what_a_client_is_told_is_documented() -> None:
     assert not [reason for reason in sorted(reasons) if f"`{reason}`" not in page]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """Each file that the README refers to is there."""
+    found = re.findall(r"\]\(([^)#]+)", written(README))
+    assert not [link for link in found if "://" not in link and not (ROOT / link).exists()]
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
 def test_names_that_a_page_mentions_exist(page: Path) -> None:
     """Each name of `lo`, command, option, setting and variable that a page mentions is there."""
     lo, commands = hook().an_observer(), hook().command_names()
