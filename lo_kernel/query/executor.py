@@ -7,13 +7,13 @@ starts them, and runs them once for whoever wants one answer.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from lo_kernel.engine.keys import parse_key
 from lo_kernel.errors import QueryError
 from lo_kernel.query.catalog import Catalog
 from lo_kernel.query.dag import HIDDEN_PARAMETERS, Dag, Node
@@ -110,15 +110,12 @@ class Running:
 
     def learners(self) -> set[str]:
         """Safe ids of everyone whose data this query has read."""
-        found: set[str] = set()
-        for step in self.steps:
-            if isinstance(step, SelectStep):
-                found.update(p.student for key in step.places if (p := parse_key(key)) and p.student)
-            elif isinstance(step, CallStep) and isinstance(step.value, list):
-                found.update(
-                    value for row in step.value for name, value in identity(row) if name == "STUDENT"
-                )
-        return found
+        keys = [step for step in self.steps if isinstance(step, KeysStep)]
+        if keys:
+            return {student for step in keys for student in step.students}
+        calls = [step.value for step in self.steps if isinstance(step, CallStep)]
+        rows = itertools.chain.from_iterable(value for value in calls if isinstance(value, list))
+        return {who for row in rows for name, who in identity(row) if name == "STUDENT"}
 
 
 class Executor:

@@ -26,16 +26,12 @@ def follow(value: JSON, path: str | None) -> JSON:
     """
     if not path:
         return value
-    if "." not in path:
-        return _step(value, path)
     here = value
-    rest = path
-    while rest:
-        name, _, after = rest.partition(".")
-        there = _step(here, name)
-        if there is MISSING:
-            return _step(here, rest) if after else MISSING
-        here, rest = there, after
+    try:  # nearly always objects all the way
+        for name in path.split("."):
+            here = here[name]
+    except (KeyError, TypeError, IndexError):
+        return _slowly(value, path)
     return here
 
 
@@ -52,6 +48,18 @@ def describe(value: JSON) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return f"{value!r:.60}"
+
+
+def _slowly(value: JSON, path: str) -> JSON:
+    here = value
+    rest = path
+    while rest:
+        name, _, after = rest.partition(".")
+        there = _step(here, name)
+        if there is MISSING:
+            return _step(here, rest) if after else MISSING
+        here, rest = there, after
+    return here
 
 
 def _step(value: JSON, name: str) -> JSON:

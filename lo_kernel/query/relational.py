@@ -26,6 +26,8 @@ class Dimension:
 
     key_name: str
     label: str
+    id_name: str
+    """Under which name the id stands in a row's provenance."""
     values: JSON = MISSING
     path: str | None = None
 
@@ -33,11 +35,6 @@ class Dimension:
     def given(self) -> bool:
         """Whether the node names values; without, everything in the store is meant."""
         return self.values is not MISSING
-
-    @property
-    def id_name(self) -> str:
-        """Under which name the id stands in a row's provenance."""
-        return _CANONICAL.get(self.label) or self.key_name.partition(".")[2]
 
 
 def dimensions(node: Node, registration: Registration) -> list[Dimension]:
@@ -59,11 +56,12 @@ def dimensions(node: Node, registration: Registration) -> list[Dimension]:
     found = []
     for field in sorted(registration.scope, key=_rank):
         label, candidates = _candidates(field)
+        id_name = _CANONICAL.get(label) or field.key_name.partition(".")[2]
         match = next((given.pop(name) for name in candidates if name in given), None)
         if match is None:
-            found.append(Dimension(field.key_name, label))
+            found.append(Dimension(field.key_name, label, id_name))
         else:
-            found.append(Dimension(field.key_name, label, match[1], match[2]))
+            found.append(Dimension(field.key_name, label, id_name, match[1], match[2]))
     if given:
         names = ", ".join(where for where, _, _ in given.values())
         scope = ", ".join(registration.scope.names) or "nothing"
@@ -85,6 +83,9 @@ class KeysStep(Step):
         self._by_given: dict[tuple[str | None, ...], list[dict[str, str]]] = {}
         self._default: JSON = None
         self._side_by_side = False
+        self._given_dimensions: list[Dimension] = []
+        self.students: set[str] = set()
+        """Safe ids of everyone whose keys were made, since it began."""
         self.prefix = ""
         """What the keys start with that this step lists from the store; empty where it lists none."""
 
@@ -94,6 +95,7 @@ class KeysStep(Step):
         self._qualname = registration.qualname
         self._known = _signature(registration)
         self._dimensions = dimensions(self.node, registration)
+        self._given_dimensions = [one for one in self._dimensions if one.given]
         self._default = copy.deepcopy(registration.default)  # a function may change what it is given
         direct = {one.values.node for one in self._dimensions if isinstance(one.values, Ref)}
         self._side_by_side = direct == set(self.inputs)
@@ -168,7 +170,7 @@ class KeysStep(Step):
         values: dict[str, str | None] = {}
         provenance: dict[str, JSON] = {}
         wrong = None
-        for one, item in zip((d for d in self._dimensions if d.given), row, strict=True):
+        for one, item in zip(self._given_dimensions, row, strict=True):
             value = follow(item, one.path)
             if is_error(item) or is_error(value):
                 wrong = dict(item if is_error(item) else value)
@@ -188,6 +190,8 @@ class KeysStep(Step):
                 entry[one.path] = identifier
             entry[one.id_name] = identifier
             provenance[one.label] = entry
+            if identifier is not None and one.label == "STUDENT":
+                self.students.add(identifier)
         return values, provenance, wrong
 
     def _learn(self, key: str) -> bool:
@@ -215,6 +219,8 @@ class KeysStep(Step):
                 for one in self._dimensions:
                     if not one.given:
                         name, value = one.id_name, found[one.key_name]
+                        if one.label == "STUDENT":
+                            self.students.add(value)
                         whole[one.label] = {"value": {name: value}, name: value}
                 key = state_key("Internal", self._qualname, found)
                 items.append({"key": key, "provenance": whole, "default": self._default})

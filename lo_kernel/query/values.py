@@ -53,6 +53,12 @@ def identity(row: JSON) -> Identity:
     for _ in range(32):  # a map over a map over a select: the innermost provenance has the ids
         if not isinstance(here, dict):
             break
+        if "key" in here or "function" in here:  # what a select or a map wrote
+            here = here.get("provenance")
+            continue
+        if len(here) == 1 and "STUDENT" in here:
+            only = _id_of("STUDENT", here["STUDENT"])
+            return (("STUDENT", only),) if only is not None else ()
         found = [(name, here[name]) for name in here if name in _ORDER or name.startswith("EventField.")]
         if found:
             pairs = [(name, _id_of(name, entry)) for name, entry in found]
@@ -69,6 +75,8 @@ def path_of(who: Identity) -> str:
     >>> path_of((("STUDENT", "tc-a.b"), ("RESOURCE", "d")))
     'students.tc-a%2Eb.documents.d'
     """
+    if len(who) == 1 and who[0][0] == "STUDENT" and "." not in who[0][1]:
+        return f"students.{who[0][1]}"
     parts = []
     for name, value in who:
         segment = _SEGMENTS.get(name) or name.partition(".")[2].replace(".", "_") + "s"
@@ -91,6 +99,9 @@ def _id_of(name: str, entry: JSON) -> str | None:
     if not isinstance(entry, dict):
         return None if entry is None else str(entry)
     names = _ID_NAMES.get(name) or (name.partition(".")[2],)
+    first = entry.get(names[0])
+    if isinstance(first, str):
+        return first
     for candidate in (*names, "value"):
         value = entry.get(candidate)
         if isinstance(value, str | int) and not isinstance(value, bool):
