@@ -49,7 +49,7 @@ class Server:
     def saves(self) -> dict[str, list[dict[str, Any]]]:
         """The `google_docs_save` events of each user."""
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for frames in self.connections:
+        for frames in filter(None, self.connections):
             found[frames[0]["user_id"]] += [f for f in frames if f["event"] == "google_docs_save"]
         return found
 

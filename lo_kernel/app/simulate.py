@@ -28,6 +28,7 @@ _ORIGIN = "lo_kernel_simulation"
 _CONNECT_AT_ONCE = 50  # so that a large class does not overrun a server's queue of new connections
 _HANDSHAKE = 15.0  # seconds for one connection to be made
 _GOODBYE = 3.0  # seconds that the server has to close after `terminate`
+_CLOSE = aiohttp.ClientWSTimeout(ws_close=0.5)  # a server that is gone answers no goodbye
 _PATIENCE = 10.0  # seconds after the end of the class in which a lost server may come back for what is left
 _BACKOFF = (0.1, 5.0)  # seconds between attempts to connect again: first and longest
 _PROGRESS_EVERY = 0.2  # seconds
@@ -194,7 +195,7 @@ class _Class:
 
     async def connect(self, session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
         async with self._gate, asyncio.timeout(_HANDSHAKE):
-            return await session.ws_connect(self.url, max_msg_size=0)
+            return await session.ws_connect(self.url, max_msg_size=0, timeout=_CLOSE)
 
     async def _report(self) -> None:
         while True:
@@ -247,8 +248,11 @@ class _Learner:
             finally:
                 self._class.connected -= 1
                 listener.cancel()
-                with suppress(asyncio.CancelledError):
-                    await listener
+                try:
+                    with suppress(asyncio.CancelledError):
+                        await listener
+                finally:
+                    await websocket.close()
             if done:
                 break
             # A server that takes the connection and drops it at once is given the growing pauses too.
