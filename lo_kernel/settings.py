@@ -58,7 +58,7 @@ class Settings:
     )
     loop: str = _setting(
         "kernel",
-        "Loop the app runs on: kernel (cells can await anything) or thread (it answers while a cell is busy).",
+        "Loop the app runs on: kernel (cells can await anything) or thread (answers while a cell is busy).",
     )
     allowed_hosts: str = _setting(
         "", "Host names, besides this machine's own, under which the app may be asked; separated by commas."

@@ -236,7 +236,7 @@ def test_any_answer_can_be_drawn(rows: list[dict[str, Any]], kind: Kind) -> None
 
 def test_an_unknown_kind_raises() -> None:
     """A kind that isn't one names those that are."""
-    with pytest.raises(ValueError, match="auto, bar, .*, number, table, text, got 'pie'"):
+    with pytest.raises(ValueError, match=r"auto, bar, .*, number, table, text, got 'pie'"):
         Chart("x", kind="pie")  # type: ignore[arg-type]
 
 
