@@ -77,6 +77,11 @@ class Running:
                 self._timed(step, since)
         return {name: changes[node] for name, node in self.exports.items()}
 
+    def close(self) -> None:
+        """Let go of the answers: steps know each other, and would wait for the garbage collector."""
+        self.env.steps.clear()
+        self.steps.clear()
+
     def _timed(self, step: Step, since: float) -> None:
         rows = len(step.value) if isinstance(step.value, list) else None
         self.timings[step.node.name] = Timing(time.perf_counter() - since, rows)
@@ -185,6 +190,7 @@ class Executor:
         await self.wait(running, on_wait)
         await self.start(running)
         answers = {name: running.answer(name) for name in running.exports}
+        running.close()
         return answers if provenance else {name: visible(value) for name, value in answers.items()}
 
     async def rows(
@@ -204,7 +210,9 @@ class Executor:
         await self.wait(running, on_wait)
         await self.start(running)
         (export,) = running.exports
-        return flat_rows(running.answer(export), names)
+        rows = flat_rows(running.answer(export), names)
+        running.close()
+        return rows
 
     def prepare_one(self, query: Any, parameters: Mapping[str, JSON] | None = None) -> Running:
         """Check a query that has one answer, as rows need it; see :meth:`prepare`, with ``strict``."""

@@ -318,6 +318,7 @@ class _Shared:
         for reader in list(self.readers):
             self.readers.pop(reader)
             reader.close()
+        self.running.close()
 
     def touch(
         self,
@@ -403,9 +404,11 @@ class _Shared:
         if dirt.reducers and isinstance(self.query, str):
             dag, _ = self.live.executor.catalog.resolve(self.query, list(self.running.exports))
             if dag.json != self.running.dag.json:
+                before = self.running
                 self.running = self.live.executor.prepare(
                     self.query, list(self.running.exports), self.running.env.parameters, names=self.names
                 )
+                before.close()
                 whole = True
         if whole:
             await self.live.executor.wait(self.running)

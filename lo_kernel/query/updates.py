@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -22,8 +22,7 @@ FRAME_BYTES: Final = 256 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class RowChange:
+class RowChange(msgspec.Struct, frozen=True, gc=False):
     """One row that changed.
 
     ``value`` holds the fields that changed, or, with ``op`` ``delete``, nothing; ``row`` is the whole row.
@@ -31,8 +30,16 @@ class RowChange:
 
     path: str
     op: str
-    value: Mapping[str, JSON]
-    row: JSON = None
+    value: Any
+    row: Any = None
+
+
+class _Message(msgspec.Struct, frozen=True, gc=False):
+    """A change as it goes over the wire."""
+
+    op: str
+    path: str
+    value: Any
 
 
 class Update:
@@ -194,10 +201,10 @@ def _unique(path: str, taken: dict[str, int]) -> str:
 
 def _encoded(change: RowChange) -> bytes:
     try:
-        return _encode({"op": change.op, "path": change.path, "value": change.value})
+        return _encode(_Message(change.op, change.path, change.value))
     except (TypeError, ValueError, RecursionError) as error:
         value = error_value(f"the answer can't be written as JSON: {error}", "encode")
-        return _encode({"op": "error", "path": change.path, "value": value})
+        return _encode(_Message("error", change.path, value))
 
 
 def _frames(parts: Iterable[bytes]) -> list[bytes]:
