@@ -174,6 +174,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
         if self.app_host is None:
             return
         try:
+            if self.lo is not None and not isinstance(self.lo, LOWithoutApp):
+                self.lo.close()
             await asyncio.wait_for(self.app_host.stop(), STOP_WITHIN + 0.1)
         except TimeoutError:
             self.log.warning("The app did not stop within %s s; its port is released anyway.", STOP_WITHIN)

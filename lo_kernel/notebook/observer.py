@@ -352,6 +352,11 @@ class LearningObserver:
             )
         return self._displays
 
+    def close(self) -> None:
+        """The kernel ends: charts leave a true picture in the notebook. Twice is harmless."""
+        if self._displays is not None:
+            self._displays.close()
+
     def _id_of(self, function: Any) -> str:
         for registration in self._runtime.registry:
             if registration.function is function:
