@@ -1,0 +1,230 @@
+r"""Lines of the archive, and files that whole lines are put at the end of.
+
+{"n":1,"t":1795395047.45,"by":{...},"body":{...}}           an event
+{"n":2,"t":1795395047.46,"s":7,"by":{...},"body":{...}}     with its number in a stream or in a file
+{"n":3,"t":1795395047.47,"gone":1795400000.0}               an erased one: its number stays
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from lo_kernel.engine.events import Sender
+
+__all__ = [
+    "CHUNK",
+    "LineFile",
+    "Record",
+    "decode_line",
+    "decode_lines",
+    "end_of_last_line",
+    "event_line",
+    "last_number",
+    "line_at",
+    "rejection_line",
+    "seek_number",
+]
+
+CHUNK: Final = 256 << 10
+_ABSENT: Final = msgspec.Raw(b"null")
+_NUMBER: Final = re.compile(rb'\{"n":(\d+),')
+
+
+class Record(msgspec.Struct, gc=False):
+    """One line of the archive.
+
+    ``n`` is its number, ``t`` the server's time (seconds since 1970, UTC), ``by`` the sender and ``body``
+    the event, both as JSON text. ``s`` is its number in the stream or the file that ``by.mark`` names,
+    counted from 1. ``gone`` is the time at which it was erased.
+    """
+
+    n: int
+    t: float
+    by: msgspec.Raw = _ABSENT
+    body: msgspec.Raw = _ABSENT
+    s: int | None = None
+    gone: float | None = None
+
+
+decode_line = msgspec.json.Decoder(Record).decode
+decode_lines = msgspec.json.Decoder(Record).decode_lines
+
+
+def event_line(number: int, time: float, ordinal: int | None, by: bytes, body: bytes) -> bytes:
+    r"""The line of one event; ``body`` is a JSON object without line breaks.
+
+    >>> event_line(1, 2.5, None, b"{}", b'{"event":"x"}')
+    b'{"n":1,"t":2.5,"by":{},"body":{"event":"x"}}\n'
+    """
+    if ordinal is None:
+        return b'{"n":%d,"t":%r,"by":%b,"body":%b}\n' % (number, time, by, body)
+    return b'{"n":%d,"t":%r,"s":%d,"by":%b,"body":%b}\n' % (number, time, ordinal, by, body)
+
+
+def rejection_line(
+    time: float,
+    sender: Sender | None,
+    raw: bytes,
+    reason: str,
+    message: str,
+    stream: str | None = None,
+    ordinal: int | None = None,
+) -> bytes:
+    """What came and was no event, with the reason, as a line of ``rejected.jsonl``.
+
+    ``ordinal`` is its number in the acknowledged ``stream``, where it came by one.
+    """
+    entry: dict[str, Any] = {
+        "t": time,
+        "reason": reason,
+        "message": message,
+        "by": msgspec.Raw(sender.encoded) if sender is not None else None,
+    }
+    if ordinal is not None:
+        entry |= {"stream": stream, "s": ordinal}
+    try:
+        entry["text"] = raw.decode()
+    except UnicodeDecodeError:
+        entry["base64"] = raw  # msgspec writes bytes as base64
+    return msgspec.json.encode(entry) + b"\n"
+
+
+class LineFile:
+    """A file, readable by its user alone, at whose end whole lines are put.
+
+    A write that fails half way is taken back: readers see whole lines, and the same bytes can be tried
+    again. Raises ``OSError``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self.size = os.fstat(self._descriptor).st_size
+        self._torn = False
+
+    def append(self, data: bytes) -> None:
+        """Hand lines to the operating system; they are on disk after :meth:`sync`."""
+        if self._torn:
+            os.ftruncate(self._descriptor, self.size)
+            self._torn = False
+        view, done = memoryview(data), 0
+        try:
+            while done < len(view):
+                done += os.write(self._descriptor, view[done:])
+        except OSError:
+            self._torn = done > 0
+            if self._torn:
+                os.ftruncate(self._descriptor, self.size)
+                self._torn = False
+            raise
+        self.size += len(view)
+
+    def sync(self) -> None:
+        """Wait until all of it is on disk; from any thread."""
+        getattr(os, "fdatasync", os.fsync)(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def line_at(descriptor: int, offset: int, size: int) -> bytes:
+    """Whole lines from an offset on, about ``size`` bytes of them; empty where there is no whole one.
+
+    What follows the last line break is left: its writer may be at it, or take it back.
+    """
+    while True:
+        data = _read(descriptor, size, offset)
+        end = data.rfind(b"\n")
+        if end >= 0:
+            return data[: end + 1] if end + 1 < len(data) else data
+        if len(data) < size:
+            return b""
+        size *= 2
+
+
+def _read(descriptor: int, size: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, size)
+
+
+def seek_number(descriptor: int, number: int) -> int:
+    """Offset of a line at or before the one of an event, near to it; by bisection, not by reading all."""
+    low, high = 0, os.fstat(descriptor).st_size
+    while high - low > CHUNK:
+        found = _numbered(descriptor, (low + high) // 2, high)
+        if found is None or found[1] > number:
+            high = (low + high) // 2
+        else:
+            low = found[0]
+    return low
+
+
+def _numbered(descriptor: int, offset: int, end: int) -> tuple[int, int] | None:
+    """Offset and number of the first readable line that begins behind ``offset``."""
+    rest = b""
+    while offset < end:
+        data = rest + _read(descriptor, CHUNK // 4, offset)
+        start = offset - len(rest)
+        if len(data) == len(rest):
+            return None
+        place = data.find(b"\n") + 1
+        while place:
+            match = _NUMBER.match(data, place)
+            if match:
+                return start + place, int(match[1])
+            if len(data) - place < 30:
+                break
+            place = data.find(b"\n", place) + 1
+        offset = start + len(data)
+        rest = data[place - 1 :] if place else b""
+    return None
+
+
+def end_of_last_line(descriptor: int, size: int) -> int:
+    """Offset just behind the last line break before ``size``, 0 where there is none."""
+    end = size
+    while end > 0:
+        start = max(0, end - CHUNK)
+        found = _read(descriptor, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def lines_backward(descriptor: int) -> Iterator[bytes]:
+    """Whole lines of a file, the last one first."""
+    end = end_of_last_line(descriptor, os.fstat(descriptor).st_size)
+    while end > 0:
+        start = end_of_last_line(descriptor, end - 1)
+        yield _read(descriptor, end - start, start)
+        end = start
+
+
+def last_number(path: Path, first: int) -> int:
+    """Number of the last whole line of a segment; the one before ``first`` where it has none.
+
+    A line that can't be read counts: each had a number, which must not be given again.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        unreadable = 0
+        for line in lines_backward(descriptor):
+            try:
+                return decode_line(line).n + unreadable
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                unreadable += 1
+        return first - 1 + unreadable
+    finally:
+        os.close(descriptor)

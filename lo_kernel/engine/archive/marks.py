@@ -1,0 +1,74 @@
+"""Which numbers of a stream or of a replayed file the archive holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from lo_kernel.engine.archive.index import IndexMaker, index_of_packed, read_index
+from lo_kernel.engine.archive.segments import PlainReader, Segment, list_segments
+from lo_kernel.errors import ArchiveError
+
+__all__ = ["find_ordinals", "merged"]
+
+
+class _Marks(msgspec.Struct):
+    """Of an index, what is asked for here."""
+
+    marks: dict[str, list[tuple[int, int]]]
+
+
+def find_ordinals(folder: Path, mark: str) -> list[tuple[int, int]]:
+    """See :meth:`Archive.ordinals`."""
+    found: list[tuple[int, int]] = []
+    for listed in list_segments(folder):
+        segment = listed
+        while True:
+            try:
+                found += _of_packed(segment, mark) if segment.packed else _of_plain(segment, mark)
+                break
+            except FileNotFoundError:  # it changed its form meanwhile, or was set aside
+                now = [each for each in list_segments(folder) if each.first == listed.first]
+                if not now:
+                    break
+                segment = now[0]
+    return merged(found)
+
+
+def _of_packed(segment: Segment, mark: str) -> list[tuple[int, int]]:
+    try:
+        marks: _Marks = read_index(segment.plain, _Marks)
+        return marks.marks.get(mark, [])
+    except (FileNotFoundError, ArchiveError):
+        with segment.path.open("rb") as file:
+            return index_of_packed(file.fileno(), segment.first).marks.get(mark, [])
+
+
+def _of_plain(segment: Segment, mark: str) -> list[tuple[int, int]]:
+    kind, _, name = mark.partition(":")
+    needle = b'"mark":' + msgspec.json.encode({kind: name})[:-1]
+    maker = IndexMaker(segment.first)
+    reader = PlainReader(segment, 0)
+    try:
+        while lines := reader.read():
+            if needle in lines:
+                maker.take(lines)
+    finally:
+        reader.close()
+    return maker.index(0).marks.get(mark, [])
+
+
+def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges of whole numbers, sorted and joined.
+
+    >>> merged([(5, 9), (1, 2), (3, 4), (20, 20), (8, 12)])
+    [(1, 12), (20, 20)]
+    """
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if joined and start <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined

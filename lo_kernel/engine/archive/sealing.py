@@ -1,0 +1,217 @@
+"""Keeping the archive's segments: compressing closed ones, setting damaged ones aside, checking them.
+
+All of it runs beside the loop, in slices that leave the interpreter to others. At each moment of it a
+crash leaves a whole segment: see :mod:`~lo_kernel.engine.archive.segments` for the order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from lo_kernel.engine.archive.index import (
+    BLOCK,
+    Block,
+    IndexMaker,
+    SegmentIndex,
+    index_of_packed,
+    index_path,
+    read_index,
+)
+from lo_kernel.engine.archive.lines import line_at
+from lo_kernel.engine.archive.segments import Segment, list_segments, sync_folder, write_whole
+from lo_kernel.errors import ArchiveError
+
+__all__ = ["Stopped", "check_segment", "repair_packed", "seal", "tidy", "write_missing_index"]
+
+_REST: Final = 1.0  # seconds of rest for each second of work
+_LEVEL: Final = 3
+
+
+class _Packed(msgspec.Struct):
+    """Of an index, as much as shows that it can be read."""
+
+    packed: int
+    blocks: list[Block]
+
+
+class Stopped(Exception):
+    """The archive was closed meanwhile; what was begun is taken back."""
+
+
+def seal(segment: Segment, stopped: Callable[[], bool], *, rest: float | None = None) -> str | None:
+    """Compress a closed segment. Gives what was wrong in it: the original was set aside then.
+
+    Raises :class:`Stopped`, and ``OSError``.
+    """
+    from zstandard import ZstdCompressor
+
+    compress = ZstdCompressor(level=_LEVEL, write_checksum=True).compress
+    packed = segment.path.with_name(segment.path.name + ".zst")
+    temporary = packed.with_name(f"{packed.name}.{os.getpid()}.tmp")
+    maker = IndexMaker(segment.first)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            at = 0
+            began = time.perf_counter()
+            for lines in _blocks_of(segment.path):
+                if stopped():
+                    raise Stopped
+                good, block = maker.take(lines)
+                if block.events:
+                    frame = compress(good)
+                    out.write(frame)
+                    maker.place(block, at, len(frame))
+                    at += len(frame)
+                time.sleep((_REST if rest is None else rest) * (time.perf_counter() - began))
+                began = time.perf_counter()
+            out.flush()
+            os.fsync(descriptor)
+        if stopped():
+            raise Stopped
+        temporary.replace(packed)
+        write_whole(index_path(segment.path), msgspec.json.encode(maker.index(at)))
+    finally:
+        temporary.unlink(missing_ok=True)
+    if not maker.bad:
+        segment.path.unlink()
+        return None
+    aside = _set_aside(segment.path)
+    return f"{maker.bad} of its lines can't be read, the rest is used; as it was, it lies in {aside}"
+
+
+def _blocks_of(path: Path) -> Iterator[bytes]:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        offset, size = 0, os.fstat(descriptor).st_size
+        while lines := line_at(descriptor, offset, BLOCK):
+            yield lines
+            offset += len(lines)
+        if offset < size:  # a closed segment ends with a line break: what follows the last one is damage
+            yield b"\0\n"
+    finally:
+        os.close(descriptor)
+
+
+def _set_aside(path: Path) -> Path:
+    folder = path.parent / "damaged"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target, count = folder / path.name, 1
+    while target.exists():
+        count += 1
+        target = folder / f"{path.name}.{count}"
+    path.replace(target)
+    sync_folder(folder)
+    sync_folder(path.parent)
+    return target
+
+
+def repair_packed(segment: Segment) -> str:
+    """Set a damaged compressed segment aside, and put its readable blocks in its place, as plain lines."""
+    from zstandard import ZstdDecompressor, ZstdError
+
+    decompress = ZstdDecompressor().decompress
+    temporary = segment.plain.with_name(f"{segment.plain.name}.{os.getpid()}.tmp")
+    source = os.open(segment.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    lost: list[str] = []
+    try:
+        try:
+            index: SegmentIndex = read_index(segment.plain)
+        except (FileNotFoundError, ArchiveError):
+            index = index_of_packed(source, segment.first)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            for block in index.blocks:
+                try:
+                    os.lseek(source, block.at, os.SEEK_SET)
+                    out.write(decompress(os.read(source, block.size)))
+                except (ZstdError, MemoryError):
+                    lost.append(f"{block.first} to {block.last}")
+            out.flush()
+            os.fsync(descriptor)
+    finally:
+        os.close(source)
+    # from here on the plain form counts, and the index says nothing of it
+    temporary.replace(segment.plain)
+    index_path(segment.plain).unlink(missing_ok=True)
+    aside = _set_aside(segment.path)
+    what = f"the events {', '.join(lost)} can't be read" if lost else "a part of it can't be read"
+    return f"{what}, the rest is used; as it was, it lies in {aside}"
+
+
+def tidy(folder: Path) -> None:
+    """Finish or take back what a crash interrupted; before anything else is written."""
+    if not folder.is_dir():
+        return
+    for path in folder.glob("*.tmp"):
+        path.unlink(missing_ok=True)
+    for segment in list_segments(folder):
+        packed = segment.plain.with_name(segment.plain.name + ".zst")
+        if segment.packed or not packed.exists():
+            continue
+        try:
+            index: SegmentIndex | None = read_index(segment.plain)
+        except (FileNotFoundError, ArchiveError):
+            index = None
+        if index is not None and index.packed == packed.stat().st_size:
+            if index.bytes == segment.path.stat().st_size:
+                segment.path.unlink()
+            else:
+                _set_aside(segment.path)
+        elif index is not None:
+            _set_aside(packed)
+            index_path(segment.plain).unlink(missing_ok=True)
+        else:
+            packed.unlink()
+
+
+def write_missing_index(segment: Segment) -> None:
+    """Make the index of a compressed segment anew where it is missing or damaged."""
+    descriptor = os.open(segment.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        try:
+            read_index(segment.plain, _Packed)
+            return
+        except (FileNotFoundError, ArchiveError):
+            pass
+        index = index_of_packed(descriptor, segment.first)
+    finally:
+        os.close(descriptor)
+    write_whole(index_path(segment.plain), msgspec.json.encode(index))
+
+
+def check_segment(segment: Segment) -> str | None:
+    """What is wrong with a segment, read from its first byte to its last; ``None`` where nothing is."""
+    if not segment.packed:
+        maker = IndexMaker(segment.first)
+        for lines in _blocks_of(segment.path):
+            maker.take(lines)
+        return f"{maker.bad} of its lines can't be read" if maker.bad else None
+    from zstandard import ZstdDecompressor, ZstdError
+
+    try:
+        index: SegmentIndex = read_index(segment.plain)
+    except FileNotFoundError:
+        return "its index is missing"
+    except ArchiveError as error:
+        return str(error)
+    digest, size = hashlib.sha256(), 0
+    with segment.path.open("rb") as file:
+        try:
+            for block in index.blocks:
+                file.seek(block.at)
+                lines = ZstdDecompressor().decompress(file.read(block.size))
+                digest.update(lines)
+                size += block.size
+        except (ZstdError, MemoryError) as error:
+            return f"the events {block.first} to {block.last} can't be read ({error})"
+    if size != segment.path.stat().st_size or digest.hexdigest() != index.sha256:
+        return "its checksum is not the one in its index"
+    return None

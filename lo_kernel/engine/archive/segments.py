@@ -1,0 +1,175 @@
+"""Segments: files of consecutive events, and the index of a closed one.
+
+    events-000000000001.jsonl        the newest, or one that is not compressed yet
+    events-000000000001.jsonl.zst    a compressed one: zstd frames one behind the other, one a block
+    events-000000000001.index.json   its checksum, ranges and blocks
+
+While both forms of a segment are there, the plain one counts. A compressed one counts once its index is
+there too, which is written last; only then is the plain one taken away. So there is a whole segment at
+every moment, and a reader that has opened one keeps it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from lo_kernel.engine.archive.index import Block, SegmentIndex, index_of_packed, read_index
+from lo_kernel.engine.archive.lines import CHUNK, line_at, seek_number
+from lo_kernel.errors import ArchiveError
+
+__all__ = [
+    "PackedReader",
+    "PlainReader",
+    "Segment",
+    "list_segments",
+    "open_reader",
+    "sync_folder",
+    "write_whole",
+]
+
+_NAME: Final = re.compile(r"events-(\d{12,})\.jsonl(\.zst)?")
+
+
+class Segment(NamedTuple):
+    """A segment: number of its first event, its file, and whether that is compressed."""
+
+    first: int
+    path: Path
+    packed: bool
+
+    @property
+    def plain(self) -> Path:
+        """Where it is, or was, before it was compressed."""
+        return self.path.with_suffix("") if self.packed else self.path
+
+
+def list_segments(folder: Path) -> list[Segment]:
+    """The segments of a folder, in order; of each the form that counts."""
+    try:
+        # twice: a large folder isn't read in one step, and a name may move meanwhile from behind to before
+        names = {path.name for _ in range(2) for path in folder.iterdir()}
+    except FileNotFoundError:
+        return []
+    found: dict[int, Segment] = {}
+    for name in names:
+        match = _NAME.fullmatch(name)
+        if match and (match[2] is None or int(match[1]) not in found):
+            found[int(match[1])] = Segment(int(match[1]), folder / name, match[2] is not None)
+    return [found[first] for first in sorted(found)]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that its user alone can read, whole or not at all, and have it on disk."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class PlainReader:
+    """Lines of a plain segment, from the event ``number`` on, also as it grows."""
+
+    def __init__(self, segment: Segment, number: int) -> None:
+        self.segment = segment
+        self._descriptor = os.open(segment.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._offset = 0
+        if number > segment.first:
+            self._offset = seek_number(self._descriptor, number)
+
+    def read(self) -> bytes:
+        """The next whole lines, about 256 KiB; empty where there are none by now."""
+        lines = line_at(self._descriptor, self._offset, CHUNK)
+        self._offset += len(lines)
+        return lines
+
+    def unread(self, lines: bytes) -> None:
+        """Give back what :meth:`read` gave last."""
+        self._offset -= len(lines)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class PackedReader:
+    """Lines of a compressed segment, block after block, from the event ``number`` on."""
+
+    def __init__(self, segment: Segment, number: int) -> None:
+        from zstandard import ZstdDecompressor
+
+        self.segment = segment
+        self._descriptor = os.open(segment.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            self.index = self._find_index()
+        except BaseException:
+            self.close()
+            raise
+        self._decompress = ZstdDecompressor().decompress
+        self._blocks = iter([block for block in self.index.blocks if block.last >= number])
+
+    def _find_index(self) -> SegmentIndex:
+        try:
+            index: SegmentIndex = read_index(self.segment.plain)
+            return index
+        except FileNotFoundError:
+            if not self.segment.path.exists():
+                raise  # it was set aside a moment ago
+        except ArchiveError:
+            pass
+        # its keeper writes it anew; what a reader needs is in the file itself
+        return index_of_packed(self._descriptor, self.segment.first)
+
+    def read(self) -> bytes:
+        """The lines of the next block; empty at the end. :class:`ArchiveError` where it is damaged."""
+        for block in self._blocks:
+            return self.block(block)
+        return b""
+
+    def block(self, block: Block) -> bytes:
+        """The lines of one block."""
+        from zstandard import ZstdError
+
+        try:
+            os.lseek(self._descriptor, block.at, os.SEEK_SET)
+            return self._decompress(os.read(self._descriptor, block.size))
+        except (ZstdError, MemoryError) as error:
+            raise ArchiveError(
+                f"{self.segment.path.name} is damaged ({error}): of the events {block.first} to {block.last} "
+                "nothing can be read"
+            ) from None
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks that are left to read; one that is taken from here is not given by :meth:`read`."""
+        yield from self._blocks
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def open_reader(segment: Segment, number: int = 0) -> PlainReader | PackedReader:
+    """A reader of a segment; ``FileNotFoundError`` where it has just changed its form (list anew)."""
+    return PackedReader(segment, number) if segment.packed else PlainReader(segment, number)
