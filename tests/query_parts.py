@@ -74,6 +74,7 @@ class Reducer:
     scope: Scope = STUDENT
     default: Any = None
     qualname: str = ""
+    module: str = "m"
     gate: asyncio.Event | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +96,9 @@ class Reducers:
 
     def __init__(self, *reducers: Reducer) -> None:
         self.all = {reducer.id: reducer for reducer in reducers}
+
+    def __iter__(self) -> Iterator[Reducer]:
+        return iter(self.all.values())
 
     def get(self, reducer_id: str, /) -> Reducer:
         """The one of this id."""

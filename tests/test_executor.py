@@ -414,6 +414,16 @@ def test_without_pandas_the_pip_command_is_named(monkeypatch: pytest.MonkeyPatch
         Rows([{"a": 1}]).to_frame()
 
 
+@pytest.mark.parametrize(
+    "name", ["counter", "my_module.counter", "my_module.count", "my_module.module.count"]
+)
+async def test_a_reducer_goes_by_the_names_of_the_field(name: str) -> None:
+    """A `keys` node may name a reducer by id, by module and id, or by module and function."""
+    reducer = Reducer("counter", default={"n": 1}, module="my_module", qualname="my_module.module.count")
+    parts = Parts(reducer, Reducer("other"), people=1)
+    assert await parts.executor.rows(q.latest(name)) == [{"student": "tc-u0", "n": 1}]
+
+
 async def test_an_erased_learner_leaves_the_roster() -> None:
     """Who is taken out of the learners is in no roster any more."""
     parts = counting()

@@ -21,7 +21,7 @@ from lo_kernel.query.explain import Explanation
 from lo_kernel.query.functions import FunctionContext, Functions
 from lo_kernel.query.mapping import MapStep
 from lo_kernel.query.ports import JSON, ReadLog, Reducers, Registration, StateReader
-from lo_kernel.query.relational import JoinStep, KeysStep, SelectStep
+from lo_kernel.query.relational import JoinStep, KeysStep, SelectStep, find_reducer
 from lo_kernel.query.rows import Rows, flat_rows
 from lo_kernel.query.steps import CallStep, Change, Dirt, Env, ParameterStep, Step, Timing, ValueStep
 from lo_kernel.query.validate import check
@@ -111,7 +111,7 @@ class Running:
         names = dict.fromkeys(
             step.node.fields["function"] for step in self.steps if isinstance(step, KeysStep)
         )
-        return [self.env.reducers.get(name) for name in names]
+        return [find_reducer(self.env.reducers, name) for name in names]
 
     def learners(self) -> set[str]:
         """Safe ids of everyone whose data this query has read."""

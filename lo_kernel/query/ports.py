@@ -60,6 +60,11 @@ class Registration(Protocol):
         ...
 
     @property
+    def module(self) -> str:
+        """The module under which it was registered."""
+        ...
+
+    @property
     def qualname(self) -> str:
         """The middle part of its keys in the store."""
         ...
@@ -90,6 +95,8 @@ class Reducers(Protocol):
     def get(self, reducer_id: str, /) -> Registration:
         """The reducer of this id; an ``UnknownReducerError`` that lists what there is otherwise."""
         ...
+
+    def __iter__(self) -> Iterator[Registration]: ...
 
 
 class Learner(Protocol):

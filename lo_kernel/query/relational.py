@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lo_kernel.engine.keys import EventField, KeyField, ScopeField, parse_key, reducer_prefix, state_key
-from lo_kernel.errors import QueryError
+from lo_kernel.errors import QueryError, UnknownReducerError
 from lo_kernel.query.dag import Node, Ref
 from lo_kernel.query.paths import MISSING, describe, follow
-from lo_kernel.query.ports import JSON, Registration
+from lo_kernel.query.ports import JSON, Reducers, Registration
 from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Env, Step, shifted
 from lo_kernel.query.values import is_error
 
-__all__ = ["JoinStep", "KeysStep", "SelectStep", "dimensions"]
+__all__ = ["JoinStep", "KeysStep", "SelectStep", "dimensions", "find_reducer"]
 
 _CANONICAL = {"STUDENT": "user_id", "TEACHER": "user_id", "CLASS": "class_id", "RESOURCE": "doc_id"}
 
@@ -71,6 +71,24 @@ def dimensions(node: Node, registration: Registration) -> list[Dimension]:
     return found
 
 
+def find_reducer(reducers: Reducers, name: str) -> Registration:
+    """The reducer that a ``keys`` node names.
+
+    By its id; else as the field names it, ``<module>.<id>`` or ``<module>.<function>``, where a trailing
+    ``.module`` or ``.reducers`` of the module is left out. Raises an ``UnknownReducerError`` that lists what
+    there is.
+    """
+    try:
+        return reducers.get(name)
+    except UnknownReducerError:
+        found = [
+            one for one in reducers if name in (one.qualname, f"{one.module}.{one.id}", _short_name(one))
+        ]
+        if len(found) != 1:
+            raise
+        return found[0]
+
+
 class KeysStep(Step):
     """Keys of states: ``{"key", "provenance", "default"}``, one for each row of the values given."""
 
@@ -91,7 +109,7 @@ class KeysStep(Step):
 
     async def evaluate(self) -> JSON:
         """All keys."""
-        registration = self.env.reducers.get(self.node.fields["function"])
+        registration = find_reducer(self.env.reducers, self.node.fields["function"])
         self._qualname = registration.qualname
         self._known = _signature(registration)
         self._dimensions = dimensions(self.node, registration)
@@ -111,7 +129,9 @@ class KeysStep(Step):
 
     async def refresh(self, changes: Mapping[str, Change], dirt: Dirt) -> Change:
         """Bring the keys of changed rows, and those that are new in the store, up to date."""
-        if dirt.reducers and self._known != _signature(self.env.reducers.get(self.node.fields["function"])):
+        if dirt.reducers and self._known != _signature(
+            find_reducer(self.env.reducers, self.node.fields["function"])
+        ):
             await self.run()
             return WHOLE
         change = shifted(changes[name] for name in self.inputs)
@@ -450,6 +470,11 @@ def _join_id(row: JSON, path: str) -> JSON:
 
 def _signature(registration: Registration) -> tuple[Any, ...]:
     return registration.id, registration.qualname, registration.scope, registration.default
+
+
+def _short_name(registration: Registration) -> str:
+    module, _, function = registration.qualname.rpartition(".")
+    return f"{module.removesuffix('.module').removesuffix('.reducers')}.{function}"
 
 
 def _same_keys(before: JSON, after: list[JSON]) -> bool:

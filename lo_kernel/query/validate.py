@@ -9,7 +9,7 @@ from lo_kernel.errors import LOError, QueryError
 from lo_kernel.query.dag import Dag, Node, Ref
 from lo_kernel.query.functions import Function, Functions
 from lo_kernel.query.ports import JSON, Reducers
-from lo_kernel.query.relational import dimensions
+from lo_kernel.query.relational import dimensions, find_reducer
 
 __all__ = ["check"]
 
@@ -112,7 +112,7 @@ def _keys(node: Node, schemas: Mapping[str, Schema], reducers: Reducers) -> Sche
     if not isinstance(function, str):
         raise _error(node, "function", "the id of a reducer", function)
     try:
-        registration = reducers.get(function)
+        registration = find_reducer(reducers, function)
     except LOError as error:
         raise QueryError(f"node {node.name!r}, field 'function': {error}") from None
     inside: dict[str, Any] = {}
