@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from lo_kernel.app.series import Series, series_of
 
@@ -190,7 +190,7 @@ def _distinct(labels: tuple[str, ...], columns: Mapping[str, Sequence[Value]]) -
     return tuple(f"{label} #{number}" for number, label in enumerate(labels, 1))
 
 
-def _is_number(value: Value) -> bool:
+def _is_number(value: Value) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
