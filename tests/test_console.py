@@ -59,6 +59,25 @@ def test_jupyter_console_runs_it(terminal: Open) -> None:
     console.expect(pexpect.EOF)
 
 
+def test_a_console_shows_card_and_chart_as_text(terminal: Open) -> None:
+    """`lo` is a few plain lines there, and a live chart a table with bars, printed once."""
+    console = terminal(
+        "-m", "jupyter_console", "--kernel", "learning_observer", "--simple-prompt", "--no-confirm-exit"
+    )
+    console.expect(r"In \[1\]:")
+    typed(console, "lo", r"Learning Observer at http://127\.0\.0\.1:\d+/\r?\n  loop +kernel")
+    console.expect(r"In \[2\]:")
+    count = "lambda event, state: ({'count': state['count'] + 1},) * 2"
+    typed(console, f"r = lo.reducer('seen', null_state={{'count': 0}})({count})", r"In \[3\]:")
+    typed(console, "await lo.simulate(students=3, seconds=1, speed=10, seed=1)", r"In \[4\]:")
+    table = typed(console, "lo.dashboard('seen')", r"In \[5\]:")
+    assert re.search(r"3 learners · live · http://127.*student +count\nsim-0\d +\d+ +█+\n", table, re.DOTALL)
+    more = typed(console, "await lo.simulate(students=3, seconds=1, speed=10, seed=2)", r"In \[6\]:")
+    assert "█" not in more
+    typed(console, "exit", "Shutting down kernel")
+    console.expect(pexpect.EOF)
+
+
 def test_loconsole_is_a_shell_that_others_can_join(terminal: Open) -> None:
     """It prints the line that joins; a second console does and sees the same names; both can leave."""
     shell = terminal("-m", "lo_kernel", "--loconsole", "--port", "0", "--", "--colors=NoColor")
