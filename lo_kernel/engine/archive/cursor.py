@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -209,27 +210,29 @@ class Search:
     ) -> Iterator[tuple[Record, Sender]]:
         """The events that are wanted, with their senders, from the number above ``after`` on."""
         position, done = after, -1
-        while True:
-            segment = _segment_after(folder, done, position + 1)
-            if segment is None:
-                return
+        while (segment := _segment_after(folder, done, position + 1)) is not None:
             try:
                 reader = open_reader(segment, position + 1)
             except FileNotFoundError:
                 continue
             done = segment.first
-            try:
-                for lines in self.parts(reader, report):
-                    for record in parse_lines(lines, segment, report):
-                        if record.n <= position:
-                            continue
-                        position = record.n
-                        if record.gone is None:
-                            sender = senders.of(record)
-                            if self.lets_through(record, sender):
-                                yield record, sender
-            finally:
-                reader.close()
+            with contextlib.closing(reader):
+                # that there is a later segment says that this one has got all its events: look at its end
+                # once more then
+                ended = False
+                while not ended:
+                    ended = reader.segment.packed or _segment_after(folder, done, 0) is not None
+                    for lines in self.parts(reader, report):
+                        for record in parse_lines(lines, segment, report):
+                            if record.n <= position:
+                                continue
+                            position = record.n
+                            if record.gone is None:
+                                sender = senders.of(record)
+                                if self.lets_through(record, sender):
+                                    yield record, sender
+                    if not ended and _segment_after(folder, done, 0) is None:
+                        return
 
 
 def _segment_after(folder: Path, done: int, number: int) -> Segment | None:

@@ -111,8 +111,12 @@ class _Head(msgspec.Struct, gc=False):
 class _By(msgspec.Struct, gc=False):
     auth: dict[str, Any]
     source: Any = None
+    lock: dict[str, Any] = {}
     mark: dict[str, Any] = {}
 
+
+_Sender = tuple[str, str, bool, str | None]
+"""Of a sender: the learner, the context, whether that holds for all its events, and the mark's name."""
 
 _decode_heads = msgspec.json.Decoder(_Head).decode_lines
 _decode_head = msgspec.json.Decoder(_Head).decode
@@ -160,7 +164,7 @@ class IndexMaker:
         self._learner_numbers: dict[str, int] = {}
         self._context_numbers: dict[str, int] = {}
         self._marks: dict[str, list[tuple[int, int]]] = {}
-        self._senders: dict[bytes, tuple[str, str, str | None]] = {}
+        self._senders: dict[bytes, _Sender] = {}
 
     def take(self, lines: bytes) -> tuple[bytes, Block]:
         """Take whole lines; gives those that can be read, and the block of them, still without its place."""
@@ -175,10 +179,10 @@ class IndexMaker:
         for head in heads:
             if head.body is None:
                 continue
-            learner, source, mark = self._sender(head)
+            learner, source, locked, mark = self._sender(head)
             learners[learner] = learners.get(learner, 0) + 1
             own = head.body.source
-            context = source if own is msgspec.UNSET else own if type(own) is str else ""
+            context = source if locked or own is msgspec.UNSET else own if type(own) is str else ""
             contexts[context] = contexts.get(context, 0) + 1
             if mark is not None and head.s is not None:
                 add_ordinal(self._marks.setdefault(mark, []), head.s)
@@ -197,7 +201,7 @@ class IndexMaker:
             self._last = heads[-1].n
         return lines, block
 
-    def _sender(self, head: _Head) -> tuple[str, str, str | None]:
+    def _sender(self, head: _Head) -> _Sender:
         key = bytes(head.by)
         found = self._senders.get(key)
         if found is None:
@@ -252,13 +256,15 @@ def _head(line: bytes) -> _Head:
         return _Head(record.n, record.t, record.by, _Body() if record.gone is None else None, record.s)
 
 
-def _read_sender(by: bytes) -> tuple[str, str, str | None]:
+def _read_sender(by: bytes) -> _Sender:
     try:
         sender = _decode_by(by)
     except _UNREADABLE:
-        return "", "", None
-    source = sender.source if type(sender.source) is str else ""
-    return str(sender.auth.get("safe_user_id", "")), source, mark_name(sender.mark)
+        return "", "", False, None
+    locked = "source" in sender.lock
+    source = sender.lock["source"] if locked else sender.source
+    learner = str(sender.auth.get("safe_user_id", ""))
+    return learner, source if type(source) is str else "", locked, mark_name(sender.mark)
 
 
 def _numbers(counts: dict[str, int], totals: dict[str, int], numbers: dict[str, int]) -> list[int]:

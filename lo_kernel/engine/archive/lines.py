@@ -56,7 +56,7 @@ decode_line = msgspec.json.Decoder(Record).decode
 decode_lines = msgspec.json.Decoder(Record).decode_lines
 
 
-def event_line(number: int, time: float, ordinal: int | None, by: bytes, body: bytes) -> bytes:
+def event_line(number: int, time: float, ordinal: int | None, by: bytes, body: bytes | msgspec.Raw) -> bytes:
     r"""The line of one event; ``body`` is a JSON object without line breaks.
 
     >>> event_line(1, 2.5, None, b"{}", b'{"event":"x"}')

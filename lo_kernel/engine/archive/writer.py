@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from lo_kernel.engine.archive.cursor import Cursor, Search, Senders
 from lo_kernel.engine.archive.index import index_path
 from lo_kernel.engine.archive.lines import (
@@ -177,7 +179,9 @@ class Archive:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def append(self, sender: Sender, raw: bytes, time: float, ordinal: int | None = None) -> int:
+    def append(
+        self, sender: Sender, raw: bytes | msgspec.Raw, time: float, ordinal: int | None = None
+    ) -> int:
         """Put an event at the end and give its number; it is on disk after the next :meth:`flush`.
 
         ``raw`` is a JSON object without line breaks; ``ordinal`` its number in the acknowledged stream or
