@@ -281,7 +281,23 @@ class LearningObserver:
         runtime = self._runtime
         runtime.executor.prepare(query, None, parameters, strict=True)
         name = query if isinstance(query, str) else "a query"
-        return self._job(f"query {name}", runtime.executor.rows(query, parameters))
+        job: Job[Any] | None = None
+
+        def waits_for(registration: Any) -> None:
+            if job is not None:
+                job.progress(
+                    registration.done, registration.total, f"waits for the reducer {registration.id!r}"
+                )
+
+        job = self._job(f"query {name}", runtime.executor.rows(query, parameters, on_wait=waits_for))
+        return job
+
+    def explain(self, query: Any) -> Any:
+        """A query as a picture: its nodes, what each needs, and how long each took in its last run.
+
+        JupyterLab shows it drawn, a console as text.
+        """
+        return self._runtime.executor.explain(query)
 
     @property
     def q(self) -> Any:
