@@ -16,6 +16,9 @@ BENCH  ?= $(sort $(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 
+# In a container one is root most often, which JupyterLab wants to hear said.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
+
 .PHONY: help lab test test-kernel lint docs soak bench clean
 .DELETE_ON_ERROR:
 
@@ -23,7 +26,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
 lab: $(VENV)/lab.done
-	$(VENV)/bin/lo-kernel lab $(ARGS)
+	$(VENV)/bin/lo-kernel lab $(AS_ROOT) $(ARGS)
 
 test: lint docs
 	$(RUN) -m pytest $(ARGS)

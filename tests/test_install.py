@@ -160,7 +160,7 @@ def test_a_moved_environment_is_found_and_mended(
 
 
 def test_the_wheel_holds_all_that_an_install_copies(environment: dict[str, str], tmp_path: Path) -> None:
-    """The wheel has kernel.json and logos as shared data, the logos in the package too, and py.typed."""
+    """The wheel has kernel.json and logos as shared data, the logos in the package too, and the example."""
     where = str(tmp_path / "dist")
     arguments = ("--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", where, str(ROOT))
     python("-m", "pip", "wheel", *arguments, env=environment, cwd=tmp_path)
@@ -169,7 +169,7 @@ def test_the_wheel_holds_all_that_an_install_copies(environment: dict[str, str],
     data = f"lo_kernel-{lo_kernel.__version__}.data/data/{SHARE.as_posix()}"
     assert {f"{data}/{name}" for name in FILES} <= names
     assert {f"lo_kernel/kernel/resources/{name}" for name in FILES} <= names
-    assert "lo_kernel/py.typed" in names
+    assert {"lo_kernel/py.typed", "lo_kernel/examples/local_reducer.ipynb"} <= names
 
 
 def test_a_users_spec_starts_its_environment_under_any_jupyter(
