@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from harness import RunningKernel
+from harness import RunningKernel, free_port
 from jupyter_client.blocking.client import BlockingKernelClient
 from waiting import until
 
@@ -59,8 +59,12 @@ class Process:
     def close(self) -> None:
         """Whatever is left, ends."""
         if self.process.poll() is None:
+            self.process.terminate()  # and not a kill, which would leave what it started
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait(timeout=10)
+            self.process.wait(timeout=5)
         self._reader.join(timeout=10)
         if self.process.stdout is not None:
             self.process.stdout.close()
@@ -250,6 +254,18 @@ def test_stand_alone_server_and_kernel_share_a_workspace(start: Started, kernel:
     """Beside a kernel, a server in the same workspace says that it follows."""
     os.environ["LO_KERNEL_WORKSPACE"] = str(kernel.workspace)
     assert start().says("another process")
+
+
+def test_lab_opens_the_example_with_a_class_streaming_in(start: Started, kernel: RunningKernel) -> None:
+    """It prints JupyterLab's address, a class types into the workspace's app, and Ctrl-C ends all of it."""
+    os.environ["LO_KERNEL_WORKSPACE"] = str(kernel.workspace)
+    lab = start("lab", "--students", "3", "--no-browser", f"--ServerApp.port={free_port()}")
+    address = lab.says("/lab/tree/local_reducer.ipynb?token=").split()[-1]
+    with urllib.request.urlopen(address, timeout=10) as page:
+        assert page.status == 200
+    until(lambda: int(kernel.execute("print(len(lo.events))").text) > 0, timeout=20)
+    assert lab.end() == 0
+    assert "Traceback" not in lab.output
 
 
 def test_the_kernel_file_is_what_status_shows(tmp_path: Path) -> None:

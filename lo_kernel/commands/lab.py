@@ -44,23 +44,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _run(settings: Settings, students: int, arguments: Sequence[str]) -> int:
-    command = [
-        sys.executable,
-        *("-m", "jupyterlab", "--ServerApp.answer_yes=True"),  # one Ctrl-C, and no question
-        *arguments,
-        *_notebook(),
-    ]
+    command = [sys.executable, "-m", "jupyterlab", *_on_the_example(), *_as_root(arguments), *arguments]
     environment = os.environ | {env_name("workspace"): settings.workspace}
-    # a group of its own: Ctrl-C reaches it once, from here, and the kernels' own end is not cut short
+    # In a session of its own it hears of Ctrl-C from here, and as SIGTERM: without a terminal a SIGINT cuts
+    # Jupyter's own clean-up short, and with one it asks a question first.
     lab = await asyncio.create_subprocess_exec(*command, env=environment, start_new_session=True)
     loop = asyncio.get_running_loop()
 
-    def end(number: int) -> None:
+    def end() -> None:
         with contextlib.suppress(ProcessLookupError):
-            lab.send_signal(number)
+            lab.terminate()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end, number)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end)
     typing = asyncio.create_task(_type(settings, students))
     try:
         return await lab.wait()
@@ -70,17 +66,30 @@ async def _run(settings: Settings, students: int, arguments: Sequence[str]) -> i
             await typing
 
 
-def _notebook() -> list[str]:
-    """The example: where it lies in a checkout, or else a copy in this folder."""
+def _as_root(arguments: Sequence[str]) -> list[str]:
+    """Jupyter refuses to start as root; in a container there is nobody else."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or "--allow-root" in arguments:
+        return []
+    print("running JupyterLab as root (--allow-root): notebooks may do anything here", file=sys.stderr)
+    return ["--allow-root"]
+
+
+def _on_the_example() -> list[str]:
+    """Options that open the example, so that the address which JupyterLab prints leads to it.
+
+    It lies in a checkout, or else a copy of it is made in this folder.
+    """
     package = Path(lo_kernel.__file__).parent
-    for folder in (package.parent / "examples", package / "examples"):
-        if (folder / _EXAMPLE).is_file():
-            if folder.parent != package:
-                return [str(folder / _EXAMPLE)]
-            with contextlib.suppress(FileExistsError), Path(_EXAMPLE).open("xb") as copy:
-                shutil.copyfileobj((folder / _EXAMPLE).open("rb"), copy)
-            return [_EXAMPLE]
-    return []
+    checkout, installed = package.parent / "examples", package / "examples"
+    if (checkout / _EXAMPLE).is_file():
+        folder = checkout
+    elif (installed / _EXAMPLE).is_file():
+        folder = Path.cwd()
+        if not (folder / _EXAMPLE).exists():
+            shutil.copyfile(installed / _EXAMPLE, folder / _EXAMPLE)
+    else:
+        return []
+    return [f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{_EXAMPLE}"]
 
 
 async def _type(settings: Settings, students: int) -> None:
