@@ -6,23 +6,22 @@ app's loop.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-import msgspec
-
+from lo_kernel.app.dashboards import Dashboards
+from lo_kernel.app.meter import Meter
 from lo_kernel.app.security import Security
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.errorlog import ErrorLog
-from lo_kernel.engine.events import Sender
+from lo_kernel.engine.follow import Follower, copy_plain, take_stock
 from lo_kernel.engine.learners import Learners
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.registry import Registration, Registry
 from lo_kernel.engine.store import open_store
+from lo_kernel.errors import NotOwnerError
 from lo_kernel.query.catalog import Catalog
 from lo_kernel.query.executor import Executor
 from lo_kernel.query.functions import Functions
@@ -32,8 +31,6 @@ from lo_kernel.settings import Settings
 from lo_kernel.workspace import Workspace
 
 __all__ = ["NoReadLog", "ReadLog", "Runtime"]
-
-_FOLLOW_EVERY = 0.05  # seconds between two looks of a follower
 
 
 class ReadLog(Protocol):
@@ -82,7 +79,10 @@ class Runtime:
         self.executor = Executor(self.registry, self.registry, self.functions, self.catalog, self.reads)
         self.live = LiveQueries(self.executor, self.registry, self._note)
         self.registry.on_live.append(self.live.reducers_changed)
-        self._follower: asyncio.Task[None] | None = None
+        self.dashboards = Dashboards(self.executor, self.catalog, self.functions)
+        self.meter = Meter(lambda: self.pipeline.accepted)
+        self.registry.on_restored.append(self._restored)
+        self._follower: Follower | None = None
 
     def _note(self, where: str, error: BaseException) -> None:
         self.errors.add(where, error)
@@ -117,6 +117,10 @@ class Runtime:
         self.catalog.add_reducer(registration, module)
         return registration
 
+    def _restored(self, registration: Registration) -> None:
+        """What was to replace this one came to nothing."""
+        self.catalog.add_reducer(registration, registration.module)
+
     async def remove_reducer(self, reducer_id: str) -> None:
         """Take a reducer out, of queries too."""
         registration = self.registry.get(reducer_id)
@@ -135,6 +139,13 @@ class Runtime:
 
     async def start(self) -> None:
         """Open workspace, archive and store, take up what they hold, and begin to commit."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()  # the workspace is free again for another try
+            raise
+
+    async def _start(self) -> None:
         owner = self.workspace.open()
         self.security.tokens = self.workspace.tokens
         self.archive.open(writable=owner)
@@ -142,60 +153,66 @@ class Runtime:
         store = open_store(self.settings.store if owner else "memory", str(self.workspace.path))
         await store.open()
         self.store = self.pipeline.store = self.registry.store = store
-        await self.learners.load(store)
+        self.archive.at_least(max((row.position for row in await store.rows()), default=0))
+        await take_stock(self.pipeline, store)
         await self.registry.load()
         if self.settings.roster:
             await self.rosters.load(self.settings.roster)
-        await self._learn()
         if owner:
-            self.pipeline.routed = self.pipeline.synced = self.archive.last
             self.workspace.announce(self.url, self.port, self.ingest_url)
         else:
-            self._follower = asyncio.get_running_loop().create_task(self._follow())
+            self._follower = Follower(self.archive, self.pipeline, self.errors, self.workspace.is_owned)
+            self._follower.start()
         self.pipeline.start()
+        self.meter.start()
         self.started = self.clock()
 
-    async def _learn(self) -> None:
-        """Bring the list of learners up to the archive's end."""
-        senders: dict[bytes, Sender] = {}
-        cursor = self.archive.cursor(self.learners.position)
-        while records := cursor.read():
-            for record in records:
-                key = bytes(record.by)
-                sender = senders.get(key) or senders.setdefault(key, Sender.decode(key))
-                self.learners.seen(sender.identity, record.t)
-            self.pipeline.routed = self.archive.last = max(self.archive.last, records[-1].n)
-            await asyncio.sleep(0)
-        cursor.close()
-        self.pipeline.routed = max(self.pipeline.routed, self.learners.position)
+    @property
+    def takes_events(self) -> bool:
+        """Whether events come in here: this process owns the workspace, and is done taking it over."""
+        return self.workspace.owner and self._follower is None
 
-    async def _follow(self) -> None:
-        """Route what the owner archives, as it grows."""
-        cursor = self.archive.cursor(self.pipeline.routed)
-        senders: dict[bytes, Sender] = {}
-        with contextlib.closing(cursor):
-            while True:
-                records = cursor.read()
-                if not records:
-                    await asyncio.sleep(_FOLLOW_EVERY)
-                    continue
-                for record in records:
-                    key = bytes(record.by)
-                    sender = senders.get(key) or senders.setdefault(key, Sender.decode(key))
-                    body = msgspec.json.decode(record.body)
-                    context = sender.context(body)
-                    event = sender.event(body, record.t)
-                    self.archive.last = record.n
-                    self.pipeline.accepted += 1
-                    await self.pipeline.route(record.n, context, sender, event, record.t)
-                await asyncio.sleep(0)
+    async def own(self) -> bool:
+        """Take over the workspace that this process follows, once its owner has ended.
+
+        Events come in here from then on; reducers go on with what they have. Gives whether this process
+        owns it now; raises :class:`NotOwnerError` where another one does.
+        """
+        follower = self._follower
+        if follower is None:
+            return self.workspace.owner
+        if not self.workspace.own():
+            owner = self.workspace.find_owner()
+            who = f"process {owner.pid}, which answers at {owner.url}" if owner else "another process"
+            raise NotOwnerError(f"the workspace {self.workspace.path} belongs to {who}: end that one first")
+        store = open_store(self.settings.store, str(self.workspace.path))
+        try:
+            await store.open()
+            position = max((row.position for row in await store.rows()), default=0)
+        except BaseException:
+            self.workspace.disown()
+            raise
+        await follower.finish()
+        async with self.pipeline.committing:
+            self.archive.open(writable=True)
+            self.archive.at_least(position)
+            await copy_plain(self.store, store)
+            self.store = self.pipeline.store = store
+            await take_stock(self.pipeline, store)
+            await self.registry.move(store)
+        self._follower = None
+        self.workspace.announce(self.url, self.port, self.ingest_url)
+        self.errors.forget("workspace")
+        self.pipeline.wake()
+        return True
 
     async def stop(self) -> None:
         """Commit what is left, close everything, let go of the workspace."""
         if self._follower is not None:
-            self._follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._follower
+            await self._follower.stop()
+            self._follower = None
+        self.meter.stop()
+        self.dashboards.close()
         self.live.close()
         if self.started is not None:
             await self.registry.stop()

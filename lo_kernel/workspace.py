@@ -25,6 +25,10 @@ TOKEN_KINDS = ("notebook", "ingest", "read")
 """Who a token is for: the notebook and its owner (everything), a source of events, a page that reads."""
 
 
+_PROBING = 0.1  # seconds that somebody who looks may hold the lock
+_FIRST_TOKENS = 2.0  # seconds that a new workspace's owner may take to make its tokens
+
+
 class Owner(msgspec.Struct):
     """Who owns a workspace: a process, and where its app answers; ``since`` in seconds since 1970 (UTC)."""
 
@@ -48,6 +52,8 @@ def write_private(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(descriptor)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -82,36 +88,89 @@ class Workspace:
 
         Raises :class:`WorkspaceError` where the folder can't be used.
         """
-        from filelock import FileLock, Timeout
-
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = FileLock(self.path / "owner.lock", mode=0o600)
-            try:
-                self._lock.acquire(timeout=0)
-                self.owner = True
-            except Timeout:
-                self.owner = False
-            self._secrets = self._read_secrets()
-            if set(TOKEN_KINDS) - set(self._secrets.tokens):
-                for kind in TOKEN_KINDS:
-                    self._secrets.tokens.setdefault(kind, secrets.token_urlsafe(24))
-                self._write_secrets()
+            self.owner = self._acquire()
+            self._secrets = self._shared_secrets()
         except OSError as error:
+            self.close()
             raise WorkspaceError(
                 f"the workspace {self.path} can't be used: {error}. Choose another with LO_KERNEL_WORKSPACE, "
                 "or make its folder writable"
             ) from error
+        except BaseException:
+            self.close()
+            raise
         return self.owner
+
+    def _acquire(self) -> bool:
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / "owner.lock", mode=0o600)
+        deadline = time.monotonic() + _PROBING
+        while True:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                # one who only looks whether it is owned holds it for a moment
+                if time.monotonic() >= deadline or self._file_owner() is not None:
+                    return False
+                time.sleep(0.01)
+                continue
+            self._lock = lock
+            (self.path / "owner.json").unlink(missing_ok=True)  # of one that was killed
+            return True
+
+    def _shared_secrets(self) -> _Secrets:
+        """The tokens; the owner makes them where there are none, others wait for it to."""
+        deadline = time.monotonic() + _FIRST_TOKENS
+        while True:
+            found = self._read_secrets()
+            if not set(TOKEN_KINDS) - set(found.tokens):
+                return found
+            if self.owner or time.monotonic() >= deadline:
+                break
+            time.sleep(0.01)
+        for kind in TOKEN_KINDS:
+            found.tokens.setdefault(kind, secrets.token_urlsafe(24))
+        self._secrets = found
+        self._write_secrets()
+        return found
+
+    def own(self) -> bool:
+        """Take over a workspace that this process follows; whether it is the owner now."""
+        if not self.owner:
+            self.owner = self._acquire()
+        return self.owner
+
+    def disown(self) -> None:
+        """Let it go again, and follow."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        self.owner = False
+
+    def is_owned(self) -> bool:
+        """Whether a process owns it now, this one or another; by the lock, which no dead process holds."""
+        from filelock import FileLock, Timeout
+
+        if self.owner:
+            return True
+        probe = FileLock(self.path / "owner.lock", mode=0o600)
+        try:
+            probe.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:
+            return self._file_owner() is not None
+        probe.release()
+        return False
 
     def close(self) -> None:
         """Let go of it."""
         if self.owner:
             (self.path / "owner.json").unlink(missing_ok=True)
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-        self.owner = False
+        self.disown()
 
     # -- tokens and the last port --------------------------------------------------------------
 
@@ -150,7 +209,13 @@ class Workspace:
             self._write_secrets()
 
     def find_owner(self) -> Owner | None:
-        """Who owns it now, as far as its file says and the process lives."""
+        """Who owns it now; ``None`` where nobody does, whatever a file says that a killed process left."""
+        owner = self._file_owner()
+        if owner is None or (owner.pid != os.getpid() and not self.is_owned()):
+            return None
+        return owner
+
+    def _file_owner(self) -> Owner | None:
         try:
             owner = msgspec.json.decode((self.path / "owner.json").read_bytes(), type=Owner)
         except (OSError, msgspec.MsgspecError):

@@ -8,30 +8,42 @@ processed in order. What is no event is kept under ``rejected/``, and the client
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from lo_kernel.app.security import offered_protocols, takes
 from lo_kernel.engine.events import Identity, Sender, guest, identify
 from lo_kernel.engine.states import decode_state
-from lo_kernel.engine.store import PLAIN, Commit
-from lo_kernel.errors import EventError
+from lo_kernel.engine.store import PLAIN
+from lo_kernel.engine.streams import Stream
+from lo_kernel.errors import EventError, LOError
 from lo_kernel.runtime import Runtime
 
 __all__ = ["HARD_LIMIT", "SOFT_LIMIT", "Source", "routes"]
 
 SOFT_LIMIT = 1 << 20  # bytes of one frame; a larger one is refused and kept
 HARD_LIMIT = 16 << 20  # bytes of one frame; a larger one ends the connection (1009)
+_READ_LIMIT = (
+    2 * HARD_LIMIT
+)  # up to here it is read to its end, so that the client sees why; then it is cut off
 _HELD = 100  # events that wait for an identity before a client counts as a guest
 _META_BYTES = 4096  # of an identifying event that go with each event of the connection
 _LOCK_BYTES = 16384
 _TOLD = 20  # errors a client is told one by one; after that, every hundredth
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+_STREAM_NAME = 200  # characters
+_SLICE = 0.005  # seconds that a frame of many events holds the loop at a time
+ACK_EVERY = 0.05  # seconds between two acknowledgements
+
+Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
+Close = Callable[[], Coroutine[Any, Any, None]]
+_COMMANDS = frozenset({"bad_lock_fields", "bad_ack", "bad_blob", "store"})  # not counted in a stream
 
 _decode = msgspec.json.Decoder().decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -42,13 +54,18 @@ class Terminate(Exception):
     """The client asked for the connection's end."""
 
 
+class Fenced(Exception):
+    """A newer connection goes on with the stream of this one."""
+
+
 class Source:
     """One connection that events come in by.
 
-    ``at`` is what the server knows of where it comes from (origin, agent, ip); ``send`` takes replies.
+    ``at`` is what the server knows of where it comes from (origin, agent, ip); ``send`` takes replies,
+    ``close`` ends the connection.
     """
 
-    def __init__(self, runtime: Runtime, at: dict[str, Any], send: Send) -> None:
+    def __init__(self, runtime: Runtime, at: dict[str, Any], send: Send, close: Close | None = None) -> None:
         self.runtime = runtime
         self.at = at
         self.send = send
@@ -57,12 +74,21 @@ class Source:
         self.source: str | None = None
         self.lock: dict[str, Any] = {}
         self.meta: dict[str, Any] = {}
+        self.stream: Stream | None = None
         self.events = 0
         self.errors = 0
-        self._held: list[tuple[dict[str, Any], bytes, float]] = []
+        self._held: list[tuple[dict[str, Any], bytes, float, int | None]] = []
+        self._close = close
+        self._fenced = False
+        self._ack: asyncio.TimerHandle | None = None
+        self._acked = 0  # told last
+        self._acked_at = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def receive(self, data: bytes) -> None:
         """Take one frame; raises :class:`Terminate` where the client wants to end."""
+        if self._fenced:
+            raise Fenced
         try:
             if len(data) > SOFT_LIMIT:
                 raise EventError(
@@ -70,19 +96,26 @@ class Source:
                     "values in parts",
                     reason="too_large",
                 )
-            body = _parse(data)
-            if type(body) is dict:
+            if data.lstrip()[:1] == b"[":
+                raws = _parse(data, _decode_array)
+            else:
+                body = _parse(data)
+                if type(body) is not dict:
+                    raise EventError(
+                        "expected a JSON object with the field 'event', or an array of them, "
+                        f"got {_kind(body)}",
+                        reason="not_an_object",
+                    )
                 await self._take(body, data)
                 return
-            if type(body) is not list:
-                raise EventError(
-                    f"expected a JSON object with the field 'event', or an array of them, got {_kind(body)}",
-                    reason="not_an_object",
-                )
         except EventError as error:
             await self._reject(data, error)
             return
-        for raw in _decode_array(data):
+        await self._receive_all(raws)
+
+    async def _receive_all(self, raws: list[msgspec.Raw]) -> None:
+        pause = time.perf_counter() + _SLICE
+        for raw in raws:
             text = bytes(raw)
             try:
                 item = _parse(text)
@@ -93,6 +126,11 @@ class Source:
                 await self._take(item, text)
             except EventError as error:
                 await self._reject(text, error)
+            if time.perf_counter() > pause:
+                await asyncio.sleep(0)
+                pause = time.perf_counter() + _SLICE
+            if self._fenced:
+                raise Fenced
 
     async def _take(self, body: dict[str, Any], raw: bytes) -> None:
         name = body.get("event")
@@ -105,19 +143,39 @@ class Source:
         if special is not None:
             await special(self, body)
             return
-        if b"\n" in raw:
-            raw = _encode(body)  # a line of the archive has no breaks
         now = self.runtime.clock()
-        if self.sender is None:
-            identity = identify(body) or identify(self.lock)
-            self._held.append((body, raw, now))
-            if identity is not None:
-                await self._known(identity, body)
-            elif name == "metadata_finished" or len(self._held) >= _HELD:
-                await self._nobody()
+        sender = self.sender
+        if sender is not None:
+            self._accept(sender, body, raw, now, self._number())
+            if self.runtime.pipeline.full:
+                await self.runtime.pipeline.room()
             return
+        identity = identify(body) or identify(self.lock)
+        number = self._number()
+        stream = self.stream
+        if stream is not None and number is not None and stream.first_held is None:
+            stream.first_held = number
+        self._held.append((body, raw, now, number))
+        if identity is not None:
+            await self._known(identity, body)
+        elif name == "metadata_finished" or len(self._held) >= _HELD:
+            await self._nobody()
+
+    def _number(self) -> int | None:
+        """The number of an event in its stream; 0 where it is on disk already, ``None`` without a stream."""
+        return None if self.stream is None else (self.stream.next() or 0)
+
+    def _accept(
+        self, sender: Sender, body: dict[str, Any], raw: bytes, time: float, number: int | None
+    ) -> None:
+        if number == 0:  # from before a crash, and sent again
+            return
+        if b"\n" in raw or b"\r" in raw:
+            raw = _encode(body)  # a line of the archive has no breaks
         self.events += 1
-        await self.runtime.pipeline.accept(self.sender, body, raw, now)
+        self.runtime.pipeline.take(sender, body, raw, time, number)
+        if number is not None and self.stream is not None:
+            self.runtime.pipeline.streams.put(self.stream, number)
 
     # -- who it is -----------------------------------------------------------------------------
 
@@ -127,12 +185,14 @@ class Source:
         source = event.get("source", self.lock.get("source"))
         self.source = source if isinstance(source, str) else None
         self._renew()
-        await self.send({"status": "auth", "user_id": identity.user_id})
+        assert self.sender is not None
         held, self._held = self._held, []
-        for body, raw, time in held:
-            assert self.sender is not None
-            self.events += 1
-            await self.runtime.pipeline.accept(self.sender, body, raw, time)
+        for body, raw, at, number in held:
+            self._accept(self.sender, body, raw, at, number)
+        self._released()
+        await self.send({"status": "auth", "user_id": identity.user_id})
+        if self.runtime.pipeline.full:
+            await self.runtime.pipeline.room()
 
     async def _nobody(self) -> None:
         """The client didn't say who it is: it is a guest, or what it sent is refused."""
@@ -140,25 +200,109 @@ class Source:
             await self._known(guest(), self._held[0][0])
             return
         held, self._held = self._held, []
-        for _, raw, _ in held:
-            await self._reject(
-                raw,
-                EventError(
-                    "expected an event that says who this is (user_id, user_tag, chrome_identity or hash) "
-                    "first; guests are not taken here",
-                    reason="no_identity",
-                ),
-            )
+        error = EventError(
+            "expected an event that says who this is (user_id, user_tag, chrome_identity or hash) first; "
+            "guests are not taken here",
+            reason="no_identity",
+        )
+        for _, raw, _, number in held:
+            self._put_away(raw, error, number)
+        self._released()
+        await self._complain(error)
+
+    def _released(self) -> None:
+        if self.stream is not None:
+            self.runtime.pipeline.streams.released(self.stream)
 
     def _renew(self) -> None:
         if self.identity is not None:
             source = self.lock.get("source", self.source)
-            self.sender = Sender(self.identity, source, self.at, dict(self.lock), self.meta)
+            mark = {"stream": self.stream.id} if self.stream is not None else {}
+            self.sender = Sender(self.identity, source, self.at, dict(self.lock), self.meta, mark)
 
     async def end(self) -> None:
         """The connection is over: what was held for want of an identity is kept too."""
         if self._held:
             await self._nobody()
+        self._leave_stream()
+        if self._ack is not None:
+            self._ack.cancel()
+        for task in self._tasks:
+            task.cancel()
+
+    # -- acknowledgements ----------------------------------------------------------------------
+
+    async def _use_stream(self, wanted: Any) -> None:
+        """Count the events from now on in a stream, and tell how many of it are on disk."""
+        stream_id = wanted.get("stream") if type(wanted) is dict else None
+        if type(stream_id) is not str or not 0 < len(stream_id) <= _STREAM_NAME:
+            raise EventError(
+                "lock_fields: expected 'ack' with an object whose 'stream' is a text of at most "
+                f"{_STREAM_NAME} characters, such as a UUID, got {wanted!r:.100}",
+                reason="bad_ack",
+            )
+        if self._held:
+            raise EventError("lock_fields: 'ack' comes before the first event", reason="bad_ack")
+        pipeline = self.runtime.pipeline
+        stream = await self._open_stream(stream_id)
+        if self.stream is not stream:
+            self._leave_stream()
+            if stream.fence is not None:
+                await stream.fence()  # what the connection before this one has still on its way is not taken
+            stream.fence, stream.tell = self._fence, self._acknowledge
+            self.stream = stream
+        else:
+            stream.users -= 1
+        self._renew()
+        self._acked = await pipeline.durable(stream)
+        self._acked_at = asyncio.get_running_loop().time()
+        await self.send({"status": "ack", "stream": stream.id, "n": self._acked})
+
+    async def _open_stream(self, stream_id: str) -> Stream:
+        """The stream, as soon as its count can be known."""
+        pipeline = self.runtime.pipeline
+        while True:
+            try:
+                return await pipeline.streams.open(stream_id, pipeline.store)
+            except LOError as error:
+                pipeline.errors.add("store", error)
+                await asyncio.sleep(0.1)
+
+    def _leave_stream(self) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            self.runtime.pipeline.streams.close(stream)
+            if stream.tell == self._acknowledge:
+                stream.tell = stream.fence = None
+
+    async def _fence(self) -> None:
+        """Take nothing more: the client came back on another connection, and goes on there."""
+        self._fenced = True
+        await self.end()
+        self.sender = None
+        if self._close is not None:
+            self._spawn(self._close())
+
+    def _acknowledge(self) -> None:
+        """More is on disk; the client is told now, or when the last time is long enough ago."""
+        if self._ack is None:
+            loop = asyncio.get_running_loop()
+            wait = self._acked_at + ACK_EVERY - loop.time()
+            self._ack = loop.call_later(max(0.0, wait), self._send_ack)
+
+    def _send_ack(self) -> None:
+        self._ack = None
+        stream = self.stream
+        if stream is None or stream.synced == self._acked:
+            return
+        self._acked = stream.synced
+        self._acked_at = asyncio.get_running_loop().time()
+        self._spawn(self.send({"status": "ack", "stream": stream.id, "n": self._acked}))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # -- events with a meaning of their own ----------------------------------------------------
 
@@ -177,7 +321,10 @@ class Source:
                 f"lock_fields: expected at most {_LOCK_BYTES:,} bytes of fields", reason="bad_lock_fields"
             )
         self.lock = lock
-        self._renew()
+        if "ack" in body:
+            await self._use_stream(body["ack"])
+        else:
+            self._renew()
 
     async def _terminate(self, body: dict[str, Any]) -> None:
         raise Terminate
@@ -185,10 +332,26 @@ class Source:
     async def _save_blob(self, body: dict[str, Any]) -> None:
         if "blob" not in body:
             raise EventError("save_blob: expected a field 'blob'", reason="bad_blob")
-        await self.runtime.store.commit([Commit(PLAIN, {await self._blob_key(body): _encode(body["blob"])})])
+        key = await self._blob_key(body)
+        pipeline = self.runtime.pipeline
+        pipeline.plain[key] = text = _encode(body["blob"])  # it goes to the store with the next commit
+        pipeline.heavy(len(text))
+        pipeline.wake()
+        if pipeline.full:
+            await pipeline.room()
 
     async def _fetch_blob(self, body: dict[str, Any]) -> None:
-        text = (await self.runtime.store.get_many(PLAIN, [await self._blob_key(body)]))[0]
+        key = await self._blob_key(body)
+        pipeline = self.runtime.pipeline
+        text = pipeline.plain.get(key)
+        try:
+            if text is None:
+                text = (await pipeline.store.get_many(PLAIN, [key]))[0]
+        except LOError as error:
+            pipeline.errors.add("store", error)
+            raise EventError(
+                f"fetch_blob: the store doesn't answer ({error}): ask again later", reason="store"
+            ) from error
         data = None if text is None else decode_state(text)
         await self.send({"status": "fetch_blob", "data": data})
 
@@ -196,7 +359,7 @@ class Source:
         if self.identity is None:
             identity = identify(body) or identify(self.lock)
             if identity is None:
-                raise EventError("a blob belongs to somebody: identify first", reason="no_identity")
+                raise EventError("a blob belongs to somebody: identify first", reason="bad_blob")
             await self._known(identity, body)
         assert self.identity is not None
         source = {**body, **self.lock}.get("source", self.source)
@@ -212,11 +375,31 @@ class Source:
     # -- what is no event ----------------------------------------------------------------------
 
     async def _reject(self, raw: bytes, error: EventError) -> None:
-        runtime = self.runtime
-        runtime.archive.reject(self.sender, raw, runtime.clock(), error.reason, str(error))
-        runtime.pipeline.wake()
-        runtime.errors.add("events in", error, kind=error.reason, event=raw[:200].decode(errors="replace"))
+        if error.reason in _COMMANDS:  # no event that is missing: the client has to know, and nobody else
+            self._put_away(raw, error, None)
+        else:
+            self._put_away(raw, error, self._number())
+        await self._complain(error)
+        if self.runtime.pipeline.full:
+            await self.runtime.pipeline.room()
+
+    def _put_away(self, raw: bytes, error: EventError, number: int | None) -> None:
+        """Keep what is no event, with its number where it came by a stream."""
+        runtime, stream = self.runtime, self.stream
         self.errors += 1
+        runtime.errors.add("events in", error, kind=error.reason, event=raw[:200].decode(errors="replace"))
+        if number == 0:
+            return
+        name = stream.id if stream is not None and number is not None else None
+        runtime.archive.reject(
+            self.sender, raw, runtime.clock(), error.reason, str(error), stream=name, ordinal=number
+        )
+        if stream is not None and number is not None:
+            runtime.pipeline.streams.put(stream, number)
+        runtime.pipeline.heavy(len(raw))
+        runtime.pipeline.wake()
+
+    async def _complain(self, error: EventError) -> None:
         if self.errors <= _TOLD or self.errors % 100 == 0:
             await self.send(
                 {"status": "error", "reason": error.reason, "error": str(error), "errors": self.errors}
@@ -231,9 +414,9 @@ _SPECIAL: dict[str, Callable[[Source, dict[str, Any]], Awaitable[None]]] = {
 }
 
 
-def _parse(data: bytes) -> Any:
+def _parse(data: bytes, decode: Callable[[bytes], Any] = _decode) -> Any:
     try:
-        return _decode(data)
+        return decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(
             f"expected one JSON object per frame, got {_excerpt(data)}, which is not JSON: {error}",
@@ -273,24 +456,24 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
 
     @takes("ingest")
     async def events_in(request: web.Request) -> web.StreamResponse:
-        if not runtime.workspace.owner:
+        if not runtime.takes_events:
             owner = runtime.workspace.find_owner()
             where = owner.url if owner else "the process that owns it"
             return web.json_response(
                 {"error": f"this app follows its workspace; events go in at {where}"}, status=421
             )
         ws = web.WebSocketResponse(
-            max_msg_size=HARD_LIMIT, heartbeat=30, protocols=offered_protocols(request), **_AS_BYTES
+            max_msg_size=_READ_LIMIT, heartbeat=30, protocols=offered_protocols(request), **_AS_BYTES
         )
         await ws.prepare(request)
-        source = Source(runtime, _where_from(request), _sender_of(ws))
+        source = Source(runtime, _where_from(request), _sender_of(ws), _closer_of(ws))
         runtime.sources.add(source)
         sockets = request.app[SOCKETS]
         sockets.add(ws)
         try:
             await _receive(ws, source)
-            await source.end()
         finally:
+            await source.end()
             runtime.sources.discard(source)
             sockets.discard(ws)
         return ws
@@ -299,23 +482,63 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
 
 
 async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
-    async for message in ws:
-        if message.type is WSMsgType.TEXT:
-            data: Any = message.data
-            if type(data) is str:
-                data = data.encode("utf-8", "surrogatepass")
-            try:
+    pipeline, clock = source.runtime.pipeline, source.runtime.clock
+    take, special = pipeline.take, _SPECIAL
+    try:
+        async for message in ws:
+            if message.type is WSMsgType.TEXT:
+                data: Any = message.data
+                if type(data) is str:
+                    data = data.encode("utf-8", "surrogatepass")
+                # most frames: one event, its sender known, no stream; all else goes the long way
+                sender = source.sender
+                if sender is not None and source.stream is None and len(data) <= SOFT_LIMIT:
+                    try:
+                        body = _decode(data)
+                    except (ValueError, RecursionError):
+                        body = None
+                    if (
+                        type(body) is dict
+                        and type(name := body.get("event")) is str
+                        and name
+                        and name not in special
+                        and b"\n" not in data
+                        and b"\r" not in data
+                    ):
+                        source.events += 1
+                        take(sender, body, data, clock())
+                        if pipeline.full:
+                            await pipeline.room()
+                        continue
+                if len(data) > HARD_LIMIT:
+                    await _too_large(ws, source, len(data))
+                    return
                 await source.receive(data)
-            except Terminate:
-                await source.end()
-                await source.runtime.pipeline.commit()
-                await ws.close()
-                return
-        elif message.type is WSMsgType.BINARY:
-            await source._reject(
-                message.data,
-                EventError("expected a text frame with JSON, got a binary one", reason="binary"),
-            )
+            elif message.type is WSMsgType.BINARY:
+                await source._reject(
+                    message.data,
+                    EventError("expected a text frame with JSON, got a binary one", reason="binary"),
+                )
+    except Terminate:
+        await source.end()
+        with contextlib.suppress(LOError):  # what came is safe with the archive; states follow
+            await asyncio.wait_for(pipeline.sync(), 5)
+        await ws.close()
+    except Fenced:
+        await ws.close()
+
+
+async def _too_large(ws: web.WebSocketResponse, source: Source, size: int) -> None:
+    message = f"a frame may have {HARD_LIMIT:,} bytes, not {size:,}"
+    source.runtime.errors.add("events in", f"{message}: its connection was closed", kind="over_hard_limit")
+    await ws.close(code=WSCloseCode.MESSAGE_TOO_BIG, message=message.encode())
+
+
+def _closer_of(ws: web.WebSocketResponse) -> Close:
+    async def close() -> None:
+        await ws.close(message=b"the stream goes on by a newer connection")
+
+    return close
 
 
 def _sender_of(ws: web.WebSocketResponse) -> Send:

@@ -129,10 +129,16 @@ class Sender:
     _metadata: JSON = field(init=False, repr=False)
     encoded: bytes = field(init=False, repr=False)
     student: str = field(init=False)
+    fresh: int = field(init=False, default=0, repr=False, compare=False)
+    """Events since the learners were last counted."""
+    last: float = field(init=False, default=0.0, repr=False, compare=False)
+    """Time of the newest of them."""
+    _server: JSON = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.student = self.identity.safe_user_id
         self._auth = self.identity.auth()
+        self._server = {"time": 0.0, **self.at}
         self._metadata = {**self.meta, **self.lock, "auth": self._auth}
         if self.source is not None:
             self._metadata.setdefault("source", self.source)
@@ -156,8 +162,8 @@ class Sender:
         return cls(identity, data["source"], data["at"], data["lock"], data["meta"], data["mark"])
 
     def context(self, client: JSON) -> str | None:
-        """Under which context an event of this sender is reduced: its own source, else the sender's."""
-        source = client.get("source", self.source)
+        """Under which context an event is reduced: its locked source, else its own, else the sender's."""
+        source = self.lock["source"] if "source" in self.lock else client.get("source", self.source)
         return source if isinstance(source, str) else None
 
     def event(self, body: JSON, time: float) -> Event:
@@ -175,4 +181,6 @@ class Sender:
         if self.source is not None and "source" not in body:
             body["source"] = self.source
         body["auth"] = self._auth
-        return {"client": body, "server": {"time": time, **self.at}, "metadata": self._metadata}
+        server = self._server.copy()
+        server["time"] = time
+        return {"client": body, "server": server, "metadata": self._metadata}

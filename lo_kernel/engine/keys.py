@@ -9,8 +9,9 @@ A state's key names the reducer and the values of its scope's fields, sorted by 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lo_kernel.errors import ReducerError
 
@@ -20,6 +21,7 @@ __all__ = [
     "ParsedKey",
     "Scope",
     "ScopeField",
+    "getter",
     "parse_key",
     "reducer_prefix",
     "state_key",
@@ -151,3 +153,56 @@ def parse_key(key: str) -> ParsedKey | None:
         else:
             return None
     return ParsedKey(which, qualname, values)
+
+
+_NAMES = {
+    KeyField.CLASS: ("class_id", "course_id"),
+    KeyField.RESOURCE: ("resource_id", "doc_id"),
+    KeyField.TEACHER: ("teacher_id",),
+}
+
+
+def getter(field: ScopeField) -> Callable[[str, Mapping[str, Any]], str | None]:
+    """What finds the value of a scope's field: a function of the learner's safe id and an event's body.
+
+    ``None`` where the event doesn't have it.
+
+    >>> getter(EventField("doc.id"))("tc-u0", {"doc": {"id": 7}})
+    '7'
+    >>> getter(KeyField.RESOURCE)("tc-u0", {"event": "x"}) is None
+    True
+    """
+    if field is KeyField.STUDENT:
+        return lambda student, client: student
+    if isinstance(field, EventField):
+        name, path = field.event, field.event.split(".")
+
+        def by_path(student: str, client: Mapping[str, Any]) -> str | None:
+            if name in client:
+                return _value(client[name])
+            value: Any = client
+            for part in path:
+                if not isinstance(value, dict) or part not in value:
+                    return None
+                value = value[part]
+            return _value(value)
+
+        return by_path
+    names = _NAMES[field]
+
+    def by_name(student: str, client: Mapping[str, Any]) -> str | None:
+        for each in names:
+            if each in client:
+                return _value(client[each])
+        return None
+
+    return by_name
+
+
+def _value(value: Any) -> str | None:
+    """A value as a key writes it: numbers and texts alike, and nothing else."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, dict | list):
+        return None
+    return str(value)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from lo_kernel.engine.events import Identity
+from lo_kernel.engine.events import Identity, Sender
 from lo_kernel.engine.store import Commit, ReducerRow, Store
 
 __all__ = ["Learner", "Learners"]
@@ -40,22 +40,41 @@ class Learners(Mapping[str, Learner]):
         self._learners: dict[str, Learner] = {}
         self._dirty: set[str] = set()
         self._listeners: list[Callable[[Learner], None]] = []
-        self.position = 0
+        self._touched: list[Sender] = []
+        self.position = 0  # number of the newest event that is in what was committed
 
     def seen(self, identity: Identity, time: float) -> Learner:
         """Note an event of a learner."""
+        return self._count(identity, 1, time)
+
+    def touch(self, sender: Sender, time: float) -> None:
+        """Note the first event of a sender in a batch; more are counted in the sender itself."""
+        sender.fresh = 1
+        sender.last = time
+        self._touched.append(sender)
+        if sender.student not in self._learners:
+            self._count(sender.identity, 0, time)
+
+    def _count(self, identity: Identity, events: int, time: float) -> Learner:
         learner = self._learners.get(identity.safe_user_id)
         if learner is None:
-            learner = Learner(identity.safe_user_id, identity.user_id, identity.providence, time, time, 1)
-            self._learners[learner.safe_user_id] = learner
+            safe_id = identity.safe_user_id
+            learner = Learner(safe_id, identity.user_id, identity.providence, time, time, events)
+            self._learners[safe_id] = learner
             for listener in list(self._listeners):
                 listener(learner)
         else:
-            learner.events += 1
+            learner.events += events
             if time > learner.last_seen:
                 learner.last_seen = time
         self._dirty.add(learner.safe_user_id)
         return learner
+
+    def _gather(self) -> None:
+        touched, self._touched = self._touched, []
+        for sender in touched:
+            self._count(sender.identity, sender.fresh, sender.last)
+            sender.fresh = 0
 
     def subscribe(self, listener: Callable[[Learner], None]) -> Callable[[], None]:
         """Call ``listener`` when somebody new is seen; gives what ends it."""
@@ -63,7 +82,9 @@ class Learners(Mapping[str, Learner]):
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     async def load(self, store: Store) -> None:
-        """Take up what the store holds."""
+        """Take up what the store holds, and nothing else."""
+        self._gather()
+        self._learners, self._dirty, self.position = {}, set(), 0
         for row in await store.rows():
             if row.id == _ROW:
                 self.position = row.position
@@ -76,6 +97,7 @@ class Learners(Mapping[str, Learner]):
 
     def commit(self, position: int) -> Commit | None:
         """What to write so that the store stands at an archive position; ``None`` where nothing changed."""
+        self._gather()
         if position == self.position and not self._dirty:
             return None
         self.position = position
@@ -92,6 +114,8 @@ class Learners(Mapping[str, Learner]):
         self.position = -1
 
     def __getitem__(self, safe_user_id: str) -> Learner:
+        if self._touched:
+            self._gather()
         return self._learners[safe_user_id]
 
     def __iter__(self) -> Iterator[str]:

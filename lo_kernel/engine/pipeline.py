@@ -1,9 +1,9 @@
 """The way of an event: archive, then all reducers of its context, then, in batches, the store.
 
-An event is routed in the same step in which it gets its number, so between two steps of the loop every
-numbered event is with the runs that were registered then. A commit takes what changed: the archive is
-written, states are turned to text, the archive is synced, acknowledgements go out, and then states and
-positions go to the store in one transaction.
+An event is routed in the same step of the loop in which it gets its number, so between two steps every
+numbered event is with the runs that were registered then. A commit takes what changed: states are turned
+to text, the archive is written and synced, acknowledgements go out, and then states and positions go to
+the store in one transaction. While a store doesn't answer, the archive is synced all the same.
 """
 
 from __future__ import annotations
@@ -13,18 +13,28 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.errorlog import ErrorLog
-from lo_kernel.engine.events import Event, Sender
+from lo_kernel.engine.events import Sender
 from lo_kernel.engine.learners import Learners
 from lo_kernel.engine.run import Run, Snapshot
-from lo_kernel.engine.store import Commit, ReducerRow, Store
+from lo_kernel.engine.store import PLAIN, Commit, ReducerRow, Store
+from lo_kernel.engine.streams import Stream, Streams
 from lo_kernel.errors import ArchiveError, LOError
 
 __all__ = ["Pipeline"]
 
 COMMIT_EVERY = 0.02  # seconds from the first event of a batch to its commit
+SYNC_EVERY = 0.04  # seconds after which the archive is synced without a commit
 _ROOM = 20_000  # events that may wait for the disk before sources are held back
+_ROOM_BYTES = 64 << 20  # and bytes of those that are large
+_LARGE = 4096
+_CONTEXTS = 20  # contexts without a reducer that get a notice of their own
+_CONTEXTS_COUNTED = 1000
+
+RowMaker = Callable[[int, dict[str, int]], ReducerRow]
 
 
 class Pipeline:
@@ -33,105 +43,153 @@ class Pipeline:
     ``time`` of an event is the server's, in seconds since 1970 (UTC).
     """
 
-    def __init__(self, archive: Archive, store: Store, errors: ErrorLog, learners: Learners) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        store: Store,
+        errors: ErrorLog,
+        learners: Learners,
+        streams: Streams | None = None,
+    ) -> None:
         self.archive = archive
         self.store = store
         self.errors = errors
         self.learners = learners
+        self.streams = streams if streams is not None else Streams()
         self.routed = 0  # number of the newest event that went to its runs
         self.synced = 0  # number of the newest event that is on disk
         self.accepted = 0  # events taken in since the start
+        self.full = False  # whether sources have to wait (`room`)
         self.unrouted: dict[str, int] = {}  # events by context that no reducer has
         self.store_up = True
+        self.plain: dict[str, bytes] = {}  # keys of nobody's reducer, on their way to the store
         self.on_synced: list[Callable[[int], None]] = []
+        self.on_committed: list[Callable[[ReducerRow], None]] = []
         self._routes: dict[str, tuple[Run, ...]] = {}
-        self._runs: dict[Run, Callable[[int, dict[str, int]], ReducerRow]] = {}
-        self._in_work: dict[int, int] = {}  # by event number: how many runs have still to fold it
+        self._runs: dict[Run, RowMaker] = {}
+        self._large = 0  # bytes of large events that wait for the disk
+        self._awake = False
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._committing = asyncio.Lock()
-        self._committer: asyncio.Task[None] | None = None
+        self.committing = asyncio.Lock()
+        self._synced_at = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
         self._changed: set[str] = set()
         self._listeners: list[Callable[[frozenset[str]], None]] = []
 
     # -- in ------------------------------------------------------------------------------------
 
-    async def accept(
-        self, sender: Sender, body: dict[str, Any], raw: bytes, time: float, ordinal: int | None = None
+    def take(
+        self,
+        sender: Sender,
+        body: dict[str, Any],
+        raw: bytes | msgspec.Raw,
+        time: float,
+        ordinal: int | None = None,
     ) -> int:
         """Archive an event and fold it; gives its number. ``raw`` is the text of ``body``.
 
-        It is accepted for good, and acknowledged, with the next commit.
+        It is accepted for good, and acknowledged, with the next commit. Where :attr:`full` is set
+        afterwards, the source has to wait (:meth:`room`) before it gives more.
         """
         number = self.archive.append(sender, raw, time, ordinal)
         self.accepted += 1
-        context = sender.context(body)
-        await self.route(number, context, sender, sender.event(body, time), time)
-        if self.archive.unwritten > _ROOM:
-            self._room.clear()
-            self._wake.set()
-            await self._room.wait()
+        if len(raw) > _LARGE:
+            self.heavy(len(raw))
+        if number - self.synced > _ROOM:
+            self._hold()
+        self.route(number, sender, body, raw, time)
         return number
 
-    async def route(
-        self, number: int, context: str | None, sender: Sender, event: Event, time: float
+    async def accept(
+        self,
+        sender: Sender,
+        body: dict[str, Any],
+        raw: bytes | msgspec.Raw,
+        time: float,
+        ordinal: int | None = None,
+    ) -> int:
+        """:meth:`take` an event, and wait where there is no room for more."""
+        number = self.take(sender, body, raw, time, ordinal)
+        if self.full:
+            await self.room()
+        return number
+
+    def route(
+        self, number: int, sender: Sender, body: dict[str, Any], raw: bytes | msgspec.Raw, time: float
     ) -> None:
-        """Give a numbered event to the runs of its context."""
+        """Give a numbered event to the runs of its context. ``body`` is taken over."""
         self.routed = number
-        self.learners.seen(sender.identity, time)
-        if not self._wake.is_set():
-            self._wake.set()
-        runs = self._routes.get(context) if context is not None else None
+        if sender.fresh:
+            sender.fresh += 1
+            sender.last = time
+        else:
+            self.learners.touch(sender, time)
+        if not self._awake:
+            self.wake()
+        event = sender.event(body, time)
+        context = body.get("source")  # with what the connection locked
+        runs = self._routes.get(context) if type(context) is str else None
         if runs is None:
             self._no_reducer(context)
             return
-        in_work = self._in_work
-        in_work[number] = 1
-        student = sender.student
+        item = (number, sender, raw, time)
         for run in runs:
-            if number > run.joined and not await run.take(number, student, event):
-                in_work[number] += 1
-        if in_work[number] == 1:
-            del in_work[number]
-        else:
-            in_work[number] -= 1
+            if number > run.joined:
+                run.take(item, event)
 
-    def release(self, number: int) -> None:
-        """A run has folded an event that had to wait."""
-        left = self._in_work.get(number, 0) - 1
-        if left > 0:
-            self._in_work[number] = left
-        else:
-            self._in_work.pop(number, None)
+    def heavy(self, size: int) -> None:
+        """Count something large that waits for the disk, in bytes."""
+        self._large += size
+        if self._large > _ROOM_BYTES:
+            self._hold()
 
-    def _no_reducer(self, context: str | None) -> None:
-        name = context if context is not None else "(none)"
+    def _hold(self) -> None:
+        self.full = True
+        self._room.clear()
+        self.wake()
+
+    async def room(self) -> None:
+        """Wait until the disk has taken enough for more to come in."""
+        await self._room.wait()
+
+    def _no_reducer(self, context: Any) -> None:
+        name = context if type(context) is str else "(none)"
         seen = self.unrouted.get(name, 0)
-        if seen == 0 and len(self.unrouted) < 1000:
+        if seen or len(self.unrouted) < _CONTEXTS_COUNTED:
+            self.unrouted[name] = seen + 1
+        if not seen:
+            alone = len(self.unrouted) <= _CONTEXTS
             self.errors.add(
-                f"context '{name}'",
+                f"context '{name}'" if alone else "contexts",
                 "events came for this context, and no reducer has it. They are in the archive; a reducer "
                 f"registered with context={name!r} will see them all",
                 kind="NoReducer",
             )
-        if seen or len(self.unrouted) < 1000:
-            self.unrouted[name] = seen + 1
 
     def wake(self) -> None:
         """See to it that there is a commit soon."""
+        self._awake = True
         self._wake.set()
 
     # -- runs ----------------------------------------------------------------------------------
 
-    def attach(self, run: Run, context: str, row: Callable[[int, dict[str, int]], ReducerRow]) -> None:
+    def attach(self, run: Run, context: str, row: RowMaker) -> None:
         """Let a run have the events of a context from now on; ``row`` makes what is stored beside it."""
         run.joined = max(run.joined, self.routed)
+        run.read = None
+        run.changed = self.changed if self._listeners else None
         self._routes[context] = (*self._routes.get(context, ()), run)
         self._runs[run] = row
         self.unrouted.pop(context, None)
         self.errors.forget(f"context '{context}'")
-        self._wake.set()
+        self.wake()
+
+    def rename(self, run: Run, row: RowMaker) -> None:
+        """Store another row beside a run from now on."""
+        self._runs[run] = row
+        self.wake()
 
     def detach(self, run: Run) -> None:
         """Take a run out; its states stay in the store as they were committed last."""
@@ -143,6 +201,11 @@ class Pipeline:
             else:
                 del self._routes[context]
 
+    def leave_out(self, runs: Iterable[Run]) -> None:
+        """Go on folding these, and commit them no more."""
+        for run in runs:
+            self._runs.pop(run, None)
+
     @property
     def runs(self) -> Iterable[Run]:
         """The runs that get events."""
@@ -152,15 +215,14 @@ class Pipeline:
 
     def changed(self, key: str) -> None:
         """Note that an internal state changed; listeners hear of it once per step of the loop."""
-        if not self._changed and self._listeners:
+        if not self._listeners:
+            return
+        if not self._changed:
             asyncio.get_running_loop().call_soon(self._tell)
-        if self._listeners:
-            self._changed.add(key)
+        self._changed.add(key)
 
     def _tell(self) -> None:
         keys, self._changed = frozenset(self._changed), set()
-        if not keys:
-            return
         for listener in list(self._listeners):
             try:
                 listener(keys)
@@ -170,23 +232,38 @@ class Pipeline:
     def subscribe(self, listener: Callable[[frozenset[str]], None]) -> Callable[[], None]:
         """Call ``listener`` on the app's loop with the keys that changed; gives what ends it."""
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+        self._listen()
+
+        def end() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+                self._listen()
+
+        return end
+
+    def _listen(self) -> None:
+        for run in self._runs:
+            run.changed = self.changed if self._listeners else None
 
     # -- commits -------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to commit in the background."""
-        self._committer = asyncio.get_running_loop().create_task(self._commit_forever())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._commit_forever()), loop.create_task(self._sync_forever())]
 
     async def stop(self) -> None:
         """Commit what is left and end; a store or a disk that doesn't answer can't hold it up."""
-        if self._committer is not None:
-            self._committer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._committer
-            self._committer = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        with contextlib.suppress(LOError):
+            await self.sync()
         try:
-            await self.commit()
+            await asyncio.wait_for(self.commit(), 1)
+        except TimeoutError:
+            self.errors.add("store", "it did not answer at the end: the next start folds again")
         except LOError as error:
             self.errors.add("the last commit", error)
 
@@ -195,62 +272,134 @@ class Pipeline:
             await self._wake.wait()
             await asyncio.sleep(COMMIT_EVERY)
             self._wake.clear()
+            self._awake = False
             try:
                 # a cancel lets a commit that has begun come to its end
                 await asyncio.shield(asyncio.ensure_future(self.commit()))
-            except LOError as error:
-                self.errors.add("archive" if isinstance(error, ArchiveError) else "store", error)
-                await asyncio.sleep(0.25)
-                self._wake.set()
             except Exception as error:
-                self.errors.add("commit", error)
-                await asyncio.sleep(1)
-                self._wake.set()
+                where = "archive" if isinstance(error, ArchiveError) else "store"
+                self.errors.add(where if isinstance(error, LOError) else "commit", error)
+                await asyncio.sleep(0.1 if isinstance(error, LOError) else 1)
+                self.wake()
+
+    async def _sync_forever(self) -> None:
+        """Have the archive on disk also while a commit waits for its store."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SYNC_EVERY)
+            if self.synced >= self.archive.last and not self.archive.unwritten:
+                await self._wake.wait()
+            elif loop.time() - self._synced_at >= SYNC_EVERY:
+                try:
+                    await self.sync()
+                except LOError as error:
+                    self.errors.add("archive", error)
+                    await asyncio.sleep(0.1)
 
     async def commit(self) -> None:
         """Bring archive and store up to now; see the module for the order."""
-        async with self._committing:
+        async with self.committing:
             commits, snapshots = await self._snapshots()
-            self.synced = max(self.synced, await self._sync())
-            for tell in list(self.on_synced):
-                tell(self.synced)
-            learners = self.learners.commit(self.low)
+            # from here to the write there is no pause: what is counted is in the file
+            if self.archive.writable:
+                self.archive.write()
+            learners = self.learners.commit(self.routed)
+            streams = self.streams.commit(self.archive.last, self._rejected_at())
+            plain = dict(self.plain)
             if learners is not None:
                 commits.append(learners)
-            if not commits:
-                return
+            if streams is not None:
+                commits.append(streams)
+            if plain:
+                commits.append(Commit(PLAIN, plain))
             try:
-                await self.store.commit(commits)
+                await self.sync()
+                if commits:
+                    await self._store(commits)
             except BaseException:
-                self.store_up = False
                 if learners is not None:
                     self.learners.unsaved(learners)
+                if streams is not None:
+                    self.streams.unsaved(streams)
                 raise
+            self._committed(commits, snapshots, plain)
+            if streams is not None:
+                self.streams.saved(streams)
+
+    async def _store(self, commits: list[Commit]) -> None:
+        try:
+            await self.store.commit(commits)
+        except BaseException:
+            self.store_up = False
+            raise
+        if not self.store_up:
             self.store_up = True
-            for run, snapshot in snapshots:
-                run.saved(snapshot)
+            self.errors.add("store", "it answers again; states have caught up", kind="Notice")
+
+    def _committed(
+        self, commits: list[Commit], snapshots: list[tuple[Run, Snapshot]], plain: dict[str, bytes]
+    ) -> None:
+        for run, snapshot in snapshots:
+            run.saved(snapshot)
+        for key, text in plain.items():
+            if self.plain.get(key) is text:
+                del self.plain[key]
+        for commit in commits:
+            if commit.row is not None:
+                for tell in list(self.on_committed):
+                    tell(commit.row)
+
+    def _rejected_at(self) -> int:
+        try:
+            return self.archive.rejected_path.stat().st_size
+        except OSError:
+            return 0
+
+    async def sync(self) -> int:
+        """Have all that came in by now on disk, and acknowledge it; gives the newest event's number."""
+        if not self.archive.writable:
+            self.synced = self.archive.last
+            return self.synced
+        marks, large = self.streams.marks(), self._large
+        try:
+            synced = await self.archive.flush()
+        except BaseException:
+            self.streams.unsynced(marks)
+            raise
+        self._synced_at = asyncio.get_running_loop().time()
+        self.synced = max(self.synced, synced)
+        self._large -= large
+        if self.full and self.archive.last - self.synced <= _ROOM // 2 and self._large <= _ROOM_BYTES // 2:
+            self.full = False
+            self._room.set()
+        self.streams.synced(marks)
+        for tell in list(self.on_synced):
+            tell(self.synced)
+        return self.synced
+
+    async def durable(self, stream: Stream) -> int:
+        """Wait until all that a stream brought is on disk, however long the disk takes; gives its count."""
+        while True:
+            try:
+                await self.sync()
+                return stream.synced
+            except ArchiveError as error:
+                self.errors.add("archive", error)
+                await asyncio.sleep(0.1)
 
     @property
     def low(self) -> int:
         """Every event up to this number is in the states of all runs."""
-        return min(self._in_work) - 1 if self._in_work else self.routed
-
-    async def _sync(self) -> int:
-        if not self.archive.writable:
-            return self.archive.last
-        synced = await self.archive.flush()
-        if not self._room.is_set():
-            self._room.set()
-        return synced
+        return min([self.routed, *(run.low(self.routed) for run in self._runs)])
 
     async def _snapshots(self) -> tuple[list[Commit], list[tuple[Run, Snapshot]]]:
         commits: list[Commit] = []
         taken: list[tuple[Run, Snapshot]] = []
         for run, row in list(self._runs.items()):
-            snapshot = await run.snapshot(self.low)
-            if self.archive.writable:
-                self.archive.write()  # no state may be stored whose events aren't in the file
-            if not snapshot.states and snapshot.position == run.position:
+            snapshot = await run.snapshot(run.low(self.routed))
+            if run not in self._runs:  # it was replaced meanwhile
+                continue
+            if not snapshot.states and snapshot.position == run.position and not run.fresh:
                 continue
             taken.append((run, snapshot))
             commits.append(Commit(run.generation, snapshot.states, row(snapshot.position, snapshot.ahead)))
@@ -260,4 +409,4 @@ class Pipeline:
 
     def is_idle(self) -> bool:
         """Whether all that was accepted is folded and committed."""
-        return not self._in_work and self.synced >= self.routed and not self._wake.is_set()
+        return self.synced >= self.routed and not self._awake and not any(run.pending for run in self._runs)

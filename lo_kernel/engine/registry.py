@@ -3,95 +3,39 @@
 A registration begins with the past. States that the same code left in the store are taken up, and only
 the events after their position run. Other code starts a *shadow*: a new generation of states, folded
 from the archive in slices, while the old reducer goes on answering. When the shadow has seen every
-event it is swapped in within one step of the loop, so no event is missed and none counted twice.
+event it is swapped in within one step of the loop, so no event is missed and none counted twice. What
+else may become of the old code's states is said by ``migrate``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import msgspec
 
 from lo_kernel.engine.codehash import code_hash
 from lo_kernel.engine.errorlog import ErrorLog
-from lo_kernel.engine.events import ANY_CONTEXT, Sender
+from lo_kernel.engine.events import ANY_CONTEXT
 from lo_kernel.engine.keys import Scope, parse_key, reducer_prefix
+from lo_kernel.engine.past import CatchUp, OldStates, convert
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Declaration, Reducer, check_reducer, declaration_of
-from lo_kernel.engine.run import Run, is_missing
+from lo_kernel.engine.registration import Registration
+from lo_kernel.engine.run import MISSING, PENDING, Run
 from lo_kernel.engine.states import encode_state
 from lo_kernel.engine.store import PLAIN, Commit, ReducerRow, Store
 from lo_kernel.errors import LOError, ReducerError, UnknownReducerError
 
 __all__ = ["Registration", "Registry"]
 
-_SLICE = 0.004  # seconds that a shadow holds the loop at a time
-_KEEP = 20_000  # events a shadow folds between two writes of its states
 _SYSTEM = "lo_kernel."  # ids of rows that are not reducers
+_MIGRATE = ("restream", "drop", "keep")
+_PATIENCE = 2.0  # seconds that a registration waits for the store to take it, before it is ready all the same
 
-
-@dataclass(eq=False)
-class Registration:
-    """A reducer that was registered, and how far it is."""
-
-    id: str
-    context: str
-    function: Reducer
-    scope: Scope
-    key_name: str
-    null_state: Any
-    default: Any
-    module: str
-    code: str
-    status: str = "waiting"  # waiting, catching up, live, failed, removed
-    done: int = 0
-    total: int = 0
-    run: Run | None = field(default=None, repr=False)
-    _task: asyncio.Task[None] | None = field(default=None, repr=False)
-
-    @property
-    def qualname(self) -> str:
-        """The middle part of its keys, ``<module>.<function>``."""
-        return self.key_name
-
-    @property
-    def prefix(self) -> str:
-        """What its internal keys start with."""
-        return reducer_prefix(self.key_name)
-
-    @property
-    def events(self) -> int:
-        """Events folded since it was registered, the past ones among them."""
-        return self.run.events if self.run else 0
-
-    @property
-    def errors(self) -> int:
-        """Events at which it failed."""
-        return self.run.failures if self.run else 0
-
-    @property
-    def last_error(self) -> str:
-        """What it failed with last; empty where it didn't."""
-        return self.run.last_failure if self.run else ""
-
-    @property
-    def position(self) -> int:
-        """Number of the newest archived event that is in its committed states."""
-        return self.run.position if self.run else 0
-
-    async def ready(self) -> Registration:
-        """Wait until it has seen all of the past; raises what it failed with."""
-        if self._task is not None:
-            await asyncio.shield(self._task)
-        return self
-
-    def __repr__(self) -> str:
-        progress = f", {self.done:,} of {self.total:,}" if self.status == "catching up" else ""
-        return f"<reducer {self.id!r} of {self.context}: {self.status}{progress}, {self.events:,} events>"
+Progress = Callable[[int, int], None]
 
 
 class Registry:
@@ -102,22 +46,34 @@ class Registry:
         self.store = store
         self.errors = errors
         self.paused: dict[str, ReducerRow] = {}  # in the store, and not registered in this process
+        self.live_states = 50_000  # that a reducer keeps in memory; more go out to the store
         self.on_live: list[Callable[[Registration], None]] = []
         self.on_removed: list[Callable[[Registration], None]] = []
+        self.on_restored: list[Callable[[Registration], None]] = []  # the next one failed
         self._registrations: dict[str, Registration] = {}
+        self._owners: dict[str, Registration] = {}  # whose states answer
+        self._stored: dict[str, ReducerRow] = {}  # rows as the store has them
         self._generation = 0
         self._cleaners: set[asyncio.Task[None]] = set()
+        pipeline.on_committed.append(self._committed)
 
     async def load(self) -> None:
         """Take up what the store knows; what an interrupted shadow left is deleted."""
         rows = [row for row in await self.store.rows() if not row.id.startswith(_SYSTEM)]
-        self.paused = {row.id: row for row in rows}
+        self._stored = {row.id: row for row in rows}
+        self.paused = dict(self._stored)
         named = {row.generation for row in rows}
         generations = await self.store.generations()
         self._generation = max([*generations, *named, PLAIN])
-        for generation in generations:
-            if generation > PLAIN and generation not in named:
-                await self.store.remove(generation)
+        left = [generation for generation in generations if generation > PLAIN and generation not in named]
+        if left:
+            self._beside(self._remove_generations(self.store, left))
+
+    def _committed(self, row: ReducerRow) -> None:
+        if not row.id.startswith(_SYSTEM):
+            self._stored[row.id] = row
+            if row.id in self.paused:
+                self.paused[row.id] = row
 
     # -- registering ---------------------------------------------------------------------------
 
@@ -131,9 +87,14 @@ class Registry:
         default: Any = None,
         module: str = "jupyter-helper",
         migrate: Any = "restream",
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
     ) -> Registration:
         """Register a reducer; what has this id already goes on answering until the new one is ready.
+
+        The same code goes on with its states. ``migrate`` says what becomes of those of other code:
+        ``"restream"`` folds all past events anew; ``"drop"`` begins with nothing, and with the events from
+        now on; ``"keep"`` goes on with the old states as they are; a function (or coroutine function) makes
+        each new state from an old one. Where there are no old states, the last two restream.
 
         Mistakes in the arguments raise :class:`~lo_kernel.errors.ReducerError` here and now; the rest
         happens in the background (:meth:`Registration.ready`). Only on the app's loop.
@@ -142,7 +103,6 @@ class Registry:
             reducer_id, function, context=context, scope=scope, default=default, migrate=migrate
         )
         null_state = declared.null_state
-        code = code_hash(function, null_state, declared.key_name, context, list(scope.names))
         registration = Registration(
             reducer_id,
             context,
@@ -152,18 +112,18 @@ class Registry:
             null_state,
             null_state if default is None else default,
             module,
-            code,
+            code_hash(function, null_state, declared.key_name, context, list(scope.names)),
+            pipeline=self.pipeline,
         )
         old = self._registrations.get(reducer_id)
-        if old is not None and old._task is not None and not old._task.done():
-            old._task.cancel()
-        if old is not None and old.status == "catching up" and old.run is None:
-            old = None
+        if old is not None:
+            if old._task is not None and not old._task.done():
+                old._task.cancel()
+            old.status, old.successor = "replaced", registration
+            registration.run = old.run  # until the swap it answers
         self.errors.forget(f"reducer '{reducer_id}'")
         self._registrations[reducer_id] = registration
-        work = self._bring_in(registration, old, on_progress)
-        registration._task = asyncio.get_running_loop().create_task(work)
-        registration._task.add_done_callback(_consume)
+        self._begin(registration, migrate, on_progress)
         return registration
 
     def check(
@@ -177,8 +137,10 @@ class Registry:
         migrate: Any = "restream",
     ) -> tuple[Declaration, Scope, str]:
         """Check the arguments of :meth:`add`, and fill in what they leave open; from any thread."""
-        if not isinstance(reducer_id, str) or not reducer_id:
-            raise ReducerError(f"a reducer's id is a text, got {reducer_id!r}")
+        if not isinstance(reducer_id, str) or not reducer_id or reducer_id.startswith(_SYSTEM):
+            raise ReducerError(
+                f"a reducer's id is a text that doesn't start with {_SYSTEM!r}, got {reducer_id!r}"
+            )
         check_reducer(function)
         declared = declaration_of(function)
         scope = declared.scope if scope is None else Scope(scope)
@@ -187,15 +149,20 @@ class Registry:
         context = ANY_CONTEXT if context is None else context
         if not isinstance(context, str) or not context:
             raise ReducerError(f"context: expected the 'source' of the events, a text, got {context!r}")
-        if migrate != "restream":
-            raise ReducerError(f"migrate: expected 'restream', got {migrate!r}")
+        if migrate not in _MIGRATE and not callable(migrate):
+            raise ReducerError(
+                "migrate: expected 'restream', 'drop', 'keep' or a function of an old state that gives a "
+                f"new one, got {migrate!r}"
+            )
         encode_state(declared.null_state)
         encode_state(default)
         self._check_keys(reducer_id, declared.key_name)
+        if migrate == "keep" or callable(migrate):
+            self._check_shape(reducer_id, declared.key_name, scope, migrate == "keep")
         return declared, scope, context
 
     def _check_keys(self, reducer_id: str, key_name: str) -> None:
-        for other in self._registrations.values():
+        for other in list(self._registrations.values()):
             if other.id != reducer_id and other.key_name == key_name:
                 raise ReducerError(
                     f"the reducers {other.id!r} and {reducer_id!r} would both write the keys "
@@ -203,155 +170,264 @@ class Registry:
                     "qualname_override=... in its decorator, or use the same id to replace it"
                 )
 
-    async def _bring_in(
-        self, new: Registration, old: Registration | None, progress: Callable[[int, int], None] | None
-    ) -> None:
+    def _check_shape(self, reducer_id: str, key_name: str, scope: Scope, same_name: bool) -> None:
+        """Old states can be kept or converted only where they belong to the same things."""
+        old, row = self._registrations.get(reducer_id), self.paused.get(reducer_id)
+        if old is not None and old.run is not None:
+            names, name = old.run.scope.names, old.run.key_name
+        elif row is not None:
+            names, name = tuple(row.scope), row.key_name
+        else:
+            return
+        if names != scope.names or (same_name and name != key_name):
+            raise ReducerError(
+                f"migrate: the old states of {reducer_id!r} belong to {name} by {', '.join(names)}, the new "
+                f"ones would to {key_name} by {', '.join(scope.names)}: use migrate='restream', or keep name "
+                "and scope"
+            )
+
+    def _begin(self, new: Registration, migrate: Any, progress: Progress | None) -> None:
+        task = asyncio.get_running_loop().create_task(self._bring_in(new, migrate, progress))
+        task.add_done_callback(_consume)
+        new._task = task
+
+    async def _bring_in(self, new: Registration, migrate: Any, progress: Progress | None) -> None:
         run: Run | None = None
-        # until the swap the old run answers, through the new registration
-        new.run = old.run if old is not None else None
         try:
-            row = self.paused.get(new.id)
-            if row is not None and row.code == new.code and old is None:
-                run = self._run(new, row.generation, row.position, row.ahead, stored=True)
-            elif old is not None and old.code == new.code and old.run is not None and old.status == "live":
-                run = old.run  # the same code again: it goes on with its states, under the new function
-                run.function = new.function
-                new.status = "live"
-                return
-            else:
-                self._generation += 1
-                run = self._run(new, self._generation, 0, {}, stored=False)
-            new.status = "catching up"
-            await self._catch_up(new, run, progress)
+            run, shadow = self._start(new, migrate)
+            if run.read is not None:
+                new.status = "catching up"
+                advance = _both(new, progress)
+                if shadow and callable(migrate) and (found := self._old_states(new)) is not None:
+                    await convert(found, run, migrate, self.pipeline, advance)
+                row = None if shadow else new.row_maker(run.generation)
+                await CatchUp(self.pipeline, run, new.context, advance, row).go()
+            gone = self._swap(new, run)
         except BaseException as error:
-            new.status = "failed"
-            if not isinstance(error, asyncio.CancelledError):
+            cancelled = isinstance(error, asyncio.CancelledError)
+            if not cancelled:
                 self.errors.add(f"reducer '{new.id}'", error)
-            if run is not None and new.id not in self.paused:
-                self._clean(run.generation)
+            self._undo(new, run, "cancelled" if cancelled else "failed")
             raise
-        await self._swapped(new, old, run)
+        finish = self._beside(self._finish(new, run, gone))
+        await asyncio.wait({finish}, timeout=_PATIENCE)
+
+    def _start(self, new: Registration, migrate: Any) -> tuple[Run, bool]:
+        """The run that a registration begins with, and whether it is a shadow: states that nothing names.
+
+        Where its ``read`` is set it has the past before it.
+        """
+        answering = new.run if new.run is not None and new.run.store is self.store else None
+        row = self.paused.get(new.id) if answering is None else None
+        if answering is not None and (answering.code == new.code or migrate == "keep"):
+            if answering.code != new.code:
+                answering.events = answering.failures = 0
+            answering.replace(new.function, new.null_state, new.code)
+            return answering, False
+        if row is not None and (row.code == new.code or migrate == "keep"):
+            return self._run(new, row.generation, row.position, row.ahead, stored=True), False
+        self._generation += 1
+        run = self._run(new, self._generation, 0, {}, stored=False)
+        if migrate == "drop":
+            run.position = run.joined = self.pipeline.routed
+            run.read = None
+        return run, True
+
+    def _old_states(self, new: Registration) -> OldStates | None:
+        run, row = new.run, self.paused.get(new.id)
+        if run is not None:
+            return OldStates(run.store, run.generation, run.prefix, run.position, run.ahead, run)
+        if row is not None:
+            prefix = reducer_prefix(row.key_name)
+            return OldStates(self.store, row.generation, prefix, row.position, row.ahead)
+        return None
 
     def _run(
         self, new: Registration, generation: int, position: int, ahead: dict[str, int], *, stored: bool
     ) -> Run:
-        return Run(
+        run = Run(
             name=new.id,
             function=new.function,
             scope=new.scope,
             key_name=new.key_name,
             null_state=new.null_state,
+            code=new.code,
             generation=generation,
             store=self.store,
             errors=self.errors,
-            release=self.pipeline.release,
             position=position,
             ahead=ahead,
             stored=stored,
+            limit=self.live_states,
         )
+        run.overrun = self._fall_behind
+        return run
 
-    async def _catch_up(
-        self, new: Registration, run: Run, progress: Callable[[int, int], None] | None
-    ) -> None:
-        """Fold the archive into a run until it has all events, then swap it in, in the same step."""
-        pipeline, archive = self.pipeline, self.pipeline.archive
-        cursor = archive.cursor(run.position)
-        senders: dict[bytes, Sender] = {}
-        start, kept, pause = run.position, 0, time.perf_counter() + _SLICE
-        position = run.position
-        try:
-            while True:
-                if archive.writable and archive.unwritten:
-                    archive.write()
-                records = cursor.read()
-                if not records:
-                    if position >= pipeline.routed:
-                        break
-                    await asyncio.sleep(0.005)  # a follower routes what it read a moment ago
-                    continue
-                for record in records:
-                    position = record.n
-                    sender = _sender(senders, record.by)
-                    body = msgspec.json.decode(record.body)
-                    if sender.context(body) == new.context:
-                        event = sender.event(body, record.t)
-                        await run.take(record.n, sender.student, event)
-                        kept += 1
-                    if time.perf_counter() > pause:
-                        new.done, new.total = position - start, max(pipeline.routed - start, position - start)
-                        if progress is not None:
-                            progress(new.done, new.total)
-                        if kept >= _KEEP:
-                            kept = 0
-                            await self._keep(run)
-                        await asyncio.sleep(0)
-                        pause = time.perf_counter() + _SLICE
-        finally:
-            cursor.close()
-        run.joined = position
-        new.done = new.total = position - start
-        self._swap(new, run)
-
-    async def _keep(self, run: Run) -> None:
-        """Write a shadow's states without making them visible, so that memory doesn't grow."""
-        snapshot = await run.snapshot(run.position)
-        await self.store.commit([Commit(run.generation, snapshot.states)])
-        run.saved(snapshot)
-
-    def _swap(self, new: Registration, run: Run) -> None:
-        if new.run is not None:
-            self.pipeline.detach(new.run)
-        run.changed = self.pipeline.changed
-        self.pipeline.attach(run, new.context, _row_maker(new, run.generation))
+    def _swap(self, new: Registration, run: Run) -> set[int]:
+        """Let a run take the place of the one that answers, in one step; gives the generations to delete."""
+        old = new.run
+        keys = set(run.live_keys()) if old is not run else set()
+        gone: set[int] = set()
+        if old is not None:
+            self.pipeline.detach(old)
+            if old is not run:
+                keys.update(old.live_keys())
+                self._beside(old.stop())
+                if old.store is self.store:
+                    gone.add(old.generation)
+        before = self.paused.pop(new.id, None)
+        if before is not None and before.generation != run.generation:
+            gone.add(before.generation)
+        self.pipeline.attach(run, new.context, new.row_maker(run.generation))
         new.run = run
         new.status = "live"
+        self._owners[new.id] = new
         for listener in list(self.on_live):
             listener(new)
-        for key in run.by_key:
+        for key in keys:
             self.pipeline.changed(key)
+        return gone
 
-    async def _swapped(self, new: Registration, old: Registration | None, run: Run) -> None:
-        before = self.paused.pop(new.id, None)
-        await self.pipeline.commit()
-        gone = {old.run.generation} if old is not None and old.run is not None else set()
-        if before is not None:
-            gone.add(before.generation)
-        for generation in gone - {run.generation}:
-            self._clean(generation)
+    async def _finish(self, new: Registration, run: Run, gone: set[int]) -> None:
+        """Have the swap in the store; only then the old states go."""
+        while self._registrations.get(new.id) is new:
+            try:
+                await self.pipeline.commit()
+            except LOError as error:
+                self.errors.add("store", error)
+            row = self._stored.get(new.id)
+            if row is not None and row.generation not in gone and not run.fresh:
+                break
+            await asyncio.sleep(0.1)
+        row = self._stored.get(new.id)
+        if row is None or row.generation not in gone:
+            await self._remove_generations(self.store, gone)
 
-    def _clean(self, generation: int) -> None:
-        """Delete a generation that nothing names any more, beside the rest."""
-        task = asyncio.get_running_loop().create_task(self.store.remove(generation))
-        self._cleaners.add(task)
-        task.add_done_callback(self._cleaners.discard)
+    def _undo(self, new: Registration, run: Run | None, status: str) -> None:
+        """A registration came to nothing: the one whose states answer stays in place."""
+        if new.status != "replaced":
+            new.status = status
+        if run is not None and run is not new.run:
+            self._beside(run.stop())
+            row = self._stored.get(new.id)
+            if row is None or row.generation != run.generation:
+                self._beside(self._remove_generations(run.store, {run.generation}))
+        owner = self._owners.get(new.id)
+        if self._registrations.get(new.id) is not new or owner is None or owner is new or owner.run is None:
+            return
+        self._registrations[new.id] = owner
+        owner.status = "live"
+        for listener in list(self.on_restored):
+            listener(owner)
+        if owner.run.read is not None:
+            self._regain(owner, owner.run)
+
+    # -- falling behind ------------------------------------------------------------------------
+
+    def _fall_behind(self, run: Run) -> None:
+        """More events wait for a reducer than memory should hold: it reads them from the archive again."""
+        if run.read is not None:
+            return
+        registration = next((r for r in self._registrations.values() if r.run is run), None)
+        self.pipeline.detach(run)
+        run.drop_waiting()
+        self.errors.add(
+            f"reducer '{run.name}'",
+            f"it is slower than events come: {PENDING:,} wait. It goes on from the archive at its own pace, "
+            "and answers with what it has by then; nothing is lost",
+            kind="Behind",
+        )
+        if registration is not None and registration.status == "live":
+            self._regain(registration, run)
+
+    def _regain(self, registration: Registration, run: Run) -> None:
+        registration.status = "catching up"
+
+        async def regain() -> None:
+            row = registration.row_maker(run.generation)
+            try:
+                await CatchUp(self.pipeline, run, registration.context, registration.advance, row).go()
+                self._swap(registration, run)
+            except Exception as error:
+                registration.status = "failed"
+                self.errors.add(f"reducer '{registration.id}'", error)
+                raise
+
+        registration._task = asyncio.get_running_loop().create_task(regain())
+        registration._task.add_done_callback(_consume)
+
+    # -- removing ------------------------------------------------------------------------------
 
     async def remove(self, reducer_id: str) -> None:
         """Take a reducer out, its states with it; events stay in the archive."""
         registration = self._registrations.pop(reducer_id, None)
-        row = self.paused.pop(reducer_id, None)
-        if registration is None and row is None:
+        self._owners.pop(reducer_id, None)
+        row = self._stored.get(reducer_id)
+        if registration is None and row is None and reducer_id not in self.paused:
             raise self._unknown(reducer_id)
         generations = {row.generation} if row is not None else set()
         if registration is not None:
             if registration._task is not None and not registration._task.done():
                 registration._task.cancel()
+            registration.status = "removed"
             if registration.run is not None:
                 self.pipeline.detach(registration.run)
                 generations.add(registration.run.generation)
-            registration.status = "removed"
+                await registration.run.stop()
             for listener in list(self.on_removed):
                 listener(registration)
-        await self.pipeline.commit()
+        with contextlib.suppress(LOError):
+            await self.pipeline.commit()  # one that had begun may hold its row
+        if row is not None:
+            self.paused[reducer_id] = row  # where the store fails now, it can be tried again
         await self.store.remove_row(reducer_id)
+        self._stored.pop(reducer_id, None)
+        self.paused.pop(reducer_id, None)
+        await self._remove_generations(self.store, generations)
+
+    async def _remove_generations(self, store: Store, generations: set[int] | list[int]) -> None:
         for generation in generations:
-            await self.store.remove(generation)
+            try:
+                await store.remove(generation)
+            except LOError as error:  # nothing names it: the next start deletes it
+                self.errors.add("store", error)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._cleaners.add(task)
+        task.add_done_callback(self._cleaners.discard)
+        return task
+
+    async def move(self, store: Store) -> None:
+        """Go over to another store, as when this process takes over a workspace.
+
+        What it knows is taken up; reducers go on answering with what they have until they stand there.
+        """
+        self.pipeline.leave_out([r.run for r in self._registrations.values() if r.run is not None])
+        for registration in self._registrations.values():
+            if registration._task is not None and not registration._task.done():
+                registration._task.cancel()
+        self.store = store
+        await self.load()
+        for registration in list(self._registrations.values()):
+            if registration.status in ("waiting", "catching up", "live", "cancelled"):
+                self._begin(registration, "restream", None)
 
     async def stop(self) -> None:
         """End what runs in the background; shadows are dropped, and begin anew at the next start."""
-        tasks = [r._task for r in self._registrations.values() if r._task is not None and not r._task.done()]
+        registrations = list(self._registrations.values())
+        tasks = [r._task for r in registrations if r._task is not None and not r._task.done()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *self._cleaners, return_exceptions=True)
+        for run in [r.run for r in registrations if r.run is not None]:
+            if run.pending:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(run.room(0), 0.3)
+                await run.stop()
+        cleaners = list(self._cleaners)
+        for task in cleaners:
+            task.cancel()
+        await asyncio.gather(*tasks, *cleaners, return_exceptions=True)
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -377,6 +453,16 @@ class Registry:
                 return registration
         return None
 
+    def behind(self, reducer_id: str) -> int:
+        """How many events came that aren't in a reducer's states; a paused one is behind by more and more."""
+        registration = self._registrations.get(reducer_id)
+        if registration is not None and registration.run is not None:
+            return registration.behind
+        row = self.paused.get(reducer_id)
+        if row is None:
+            raise self._unknown(reducer_id)
+        return max(0, self.pipeline.routed - row.position)
+
     def __contains__(self, reducer_id: object) -> bool:
         return reducer_id in self._registrations
 
@@ -394,50 +480,59 @@ class Registry:
         Live states come first, then what the store holds.
         """
         values: list[Any] = [None] * len(keys)
-        missing: dict[int, list[int]] = {}
-        names: dict[str, tuple[Run | None, int]] = {}
+        missing: dict[tuple[int, int], list[int]] = {}
+        names: dict[str, tuple[Run | None, int, Store]] = {}
+        stores: dict[int, Store] = {}
         for index, key in enumerate(keys):
             name = key.split(",", 2)[1] if key.startswith(("Internal,", "External,")) else ""
             where = names.get(name)
             if where is None:
                 where = names[name] = self._where(name)
-            run, generation = where
+            run, generation, store = where
             if run is not None and key.startswith("Internal,"):
                 value = run.peek(key)
-                if not is_missing(value):
+                if value is not MISSING:
                     values[index] = value
                     continue
-            elif run is not None and key in run.unsaved:
-                values[index] = msgspec.json.decode(run.unsaved[key])
-                continue
-            missing.setdefault(generation, []).append(index)
-        for generation, indexes in missing.items():
-            texts = await self.store.get_many(generation, [keys[index] for index in indexes])
+            else:
+                text = run.unsaved.get(key) if run is not None else self.pipeline.plain.get(key)
+                if text is not None:
+                    values[index] = msgspec.json.decode(text)
+                    continue
+            stores[id(store)] = store
+            missing.setdefault((id(store), generation), []).append(index)
+        for (store_id, generation), indexes in missing.items():
+            texts = await stores[store_id].get_many(generation, [keys[index] for index in indexes])
             for index, text in zip(indexes, texts, strict=True):
                 if text is not None:
                     values[index] = msgspec.json.decode(text)
         return values
 
-    def _where(self, name: str) -> tuple[Run | None, int]:
+    def _where(self, name: str) -> tuple[Run | None, int, Store]:
         registration = self.by_key_name(name) if name else None
         if registration is not None and registration.run is not None:
-            return registration.run, registration.run.generation
+            run = registration.run
+            return run, run.generation, run.store
         for row in self.paused.values():
             if row.key_name == name:
-                return None, row.generation
-        return None, PLAIN
+                return None, row.generation, self.store
+        return None, PLAIN, self.store
 
     async def keys(self, prefix: str = "") -> list[str]:
         """All visible keys that start with ``prefix``, sorted: states, and what was set by hand."""
-        found = set(await self.store.keys(PLAIN, prefix))
         runs = [r.run for r in self._registrations.values() if r.run is not None]
-        generations = {run.generation for run in runs}
-        named = {r.key_name for r in self._registrations.values() if r.run is not None}
-        generations |= {row.generation for row in self.paused.values() if row.key_name not in named}
-        for generation in generations:
-            found.update(await self.store.keys(generation, prefix))
+        named = {r.id for r in self._registrations.values() if r.run is not None}
+        places: dict[tuple[int, int], Store] = {(id(self.store), PLAIN): self.store}
+        places |= {(id(run.store), run.generation): run.store for run in runs}
+        paused = [row for row in self.paused.values() if row.id not in named]
+        places |= {(id(self.store), row.generation): self.store for row in paused}
+        found: set[str] = set()
+        for (_, generation), store in places.items():
+            found.update(await store.keys(generation, prefix))
         for run in runs:
-            found.update(key for key, entry in run.by_key.items() if entry.seq and key.startswith(prefix))
+            found.update(key for key in run.live_keys() if key.startswith(prefix))
+            found.update(key for key in run.unsaved if key.startswith(prefix))
+        found.update(key for key in self.pipeline.plain if key.startswith(prefix))
         return sorted(found)
 
     def subscribe(self, listener: Callable[[frozenset[str]], None]) -> Callable[[], None]:
@@ -460,36 +555,18 @@ class Registry:
         if owner is not None or key.startswith(("Internal,", "External,")):
             whose = f"the reducer {owner!r}" if owner else "reducers"
             raise LOError(f"the key {key!r} belongs to {whose}, and is read-only: use a name of your own")
-        await self.store.commit([Commit(PLAIN, {key: encode_state(value)})])
+        text = encode_state(value)
+        self.pipeline.plain.pop(key, None)
+        await self.store.commit([Commit(PLAIN, {key: text})])
 
 
-def _row_maker(new: Registration, generation: int) -> Callable[[int, dict[str, int]], ReducerRow]:
-    null_state = msgspec.Raw(encode_state(new.null_state))
+def _both(new: Registration, progress: Progress | None) -> Progress:
+    def advance(done: int, total: int) -> None:
+        new.advance(done, total)
+        if progress is not None:
+            progress(done, total)
 
-    def row(position: int, ahead: dict[str, int]) -> ReducerRow:
-        return ReducerRow(
-            id=new.id,
-            key_name=new.key_name,
-            context=new.context,
-            scope=list(new.scope.names),
-            code=new.code,
-            generation=generation,
-            position=position,
-            ahead=ahead,
-            null_state=null_state,
-        )
-
-    return row
-
-
-def _sender(senders: dict[bytes, Sender], encoded: msgspec.Raw) -> Sender:
-    key = bytes(encoded)
-    sender = senders.get(key)
-    if sender is None:
-        if len(senders) > 5000:
-            senders.clear()
-        sender = senders[key] = Sender.decode(key)
-    return sender
+    return advance
 
 
 def _consume(task: asyncio.Task[None]) -> None:

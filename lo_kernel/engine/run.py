@@ -1,68 +1,69 @@
 """One pass of a reducer over the events: its live states, and the folding of an event into one.
 
-Events of one key are folded one after another, also when a reducer truly suspends: what comes for the
-key meanwhile waits in the key's list, and other keys go on. Where nothing suspends, an event costs a
-dictionary look-up and a plain ``await``.
+An event is handed over in one step of the loop: a coroutine that gives up nothing is driven to its end at
+once, and costs what a plain ``await`` costs. One that truly suspends is begun anew in a task of its key,
+and from then on each event of that reducer is; what comes for the key meanwhile waits in the key's list,
+other keys go on, and no connection is held up. So no event can be lost between two reducers, or by a
+cancelled task.
 
 A live state can always be put back to what it was before an event: ``base`` is its JSON text at some
 point, ``since`` the events folded after it. A reducer that fails or answers ``False`` becomes *guarded*:
 from then on the text is made before each event.
+
+The event is one object for all reducers of its context: they read it, and leave it as it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Callable
+import itertools
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from types import CoroutineType
 from typing import Any
 
+import msgspec
+
 from lo_kernel.engine.errorlog import ErrorLog
-from lo_kernel.engine.events import Event
-from lo_kernel.engine.keys import EventField, KeyField, Scope, reducer_prefix, state_key
+from lo_kernel.engine.events import Event, Sender
+from lo_kernel.engine.keys import Scope, getter, reducer_prefix, state_key
 from lo_kernel.engine.reducers import STUDENT_SCOPE, Reducer
 from lo_kernel.engine.states import decode_state, encode_state
 from lo_kernel.engine.store import Store
 from lo_kernel.errors import LOError, ReducerError, StateError
 
-__all__ = ["LiveState", "Run", "Snapshot"]
+__all__ = ["MISSING", "Item", "LiveState", "Run", "Snapshot"]
 
-_MISSING: Any = object()
-_NO_STUDENT_FIELDS = {
-    KeyField.CLASS: ("class_id", "course_id"),
-    KeyField.RESOURCE: ("resource_id", "doc_id"),
-    KeyField.TEACHER: ("teacher_id",),
-}
+MISSING: Any = object()
+"""What :meth:`Run.peek` gives where a state isn't in memory."""
+
+HANGS_AFTER = 5.0  # seconds after which a reducer that hasn't finished an event is named
+PENDING = 5000  # events that may wait in memory for one reducer; then it reads them from the archive again
+ROOM = 1000  # events that may wait while a reducer goes through the archive
+
+Item = tuple[int, Sender, bytes | msgspec.Raw, float]
+"""An event as it is kept: its number, its sender, its text, and its time."""
+
+_decode = msgspec.json.Decoder().decode
 
 
 class LiveState:
     """One state in memory."""
 
-    __slots__ = (
-        "base",
-        "busy",
-        "dirty",
-        "external",
-        "first_dirty",
-        "key",
-        "seq",
-        "since",
-        "state",
-        "used",
-        "waiting",
-    )
+    __slots__ = ("base", "dirty", "external", "key", "seq", "since", "state", "used", "waiting")
 
-    def __init__(self, key: str, state: Any, base: bytes | None, seq: int) -> None:
+    def __init__(self, key: str, state: Any, seq: int) -> None:
         self.key = key  # of the internal state
         self.state = state
-        self.external: Any = _MISSING
-        self.base = base  # JSON text before the events in `since`; None: the null state
-        self.since: list[tuple[int, Event]] = []
+        self.external: Any = MISSING  # not written yet; bytes: its text
+        self.base: bytes | None = None  # JSON text before the events in `since`; None: the null state
+        self.since: list[Item] | None = None
         self.seq = seq  # number of the newest event folded in
-        self.first_dirty = 0  # number of the oldest event folded in and not in a snapshot
         self.dirty = False
-        self.busy = False
         self.used = True
-        self.waiting: list[tuple[int, Event]] = []
+        self.waiting: deque[Item] | None = None  # what waits, while an event is in work
 
 
 class Snapshot:
@@ -79,8 +80,8 @@ class Snapshot:
 class Run:
     """A reducer's states in one generation of the store.
 
-    ``release(seq)`` is called for each event that had to wait, when it is done; ``changed(key)`` for
-    each internal key that an event changed.
+    ``changed(key)`` is called for each internal key that an event changed; ``overrun(run)`` where more
+    events wait than may.
     """
 
     def __init__(
@@ -91,11 +92,10 @@ class Run:
         scope: Scope,
         key_name: str,
         null_state: Any,
+        code: str,
         generation: int,
         store: Store,
         errors: ErrorLog,
-        release: Callable[[int], None],
-        changed: Callable[[str], None] | None = None,
         position: int = 0,
         ahead: dict[str, int] | None = None,
         stored: bool = False,
@@ -105,325 +105,550 @@ class Run:
         self.function = function
         self.scope = scope
         self.key_name = key_name
+        self.code = code
         self.generation = generation
-        self.position = position  # all events up to here are folded in (while catching up: read)
-        self.joined = 0  # events up to here came from the archive, not by accept
+        self.store = store
+        self.position = position  # the committed one: all events up to here are in the stored states
+        self.read: int | None = position  # how far it went through the archive; None: it is live
+        self.joined = 0  # events up to here came from the archive, not live
         self.entries: dict[Any, LiveState] = {}
-        self.by_key: dict[str, LiveState] = {}
         self.dirty: list[LiveState] = []
         self.unsaved: dict[str, bytes] = {}
+        self.pending: set[int] = set()  # numbers of the events that are in work, or wait
+        self.ahead = dict(ahead or {})  # keys whose stored state is further than `position`, and up to where
+        self.fresh = True  # its row isn't in the store yet
         self.events = 0
         self.failures = 0
         self.last_failure = ""
         self.guarded = False
         self.strict = False
+        self.suspends = False
         self.limit = limit
-        self.awaited = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            type(function).__call__
-        )
         self.student_only = scope == STUDENT_SCOPE
-        self.changed = changed
-        self._release = release
+        self.changed: Callable[[str], None] | None = None
+        self.overrun: Callable[[Run], None] | None = None
         self._null = encode_state(null_state)
-        self._store = store
         self._stored = stored
         self._errors = errors
-        self.ahead = dict(ahead or {})  # keys whose stored state is further than `position`, and up to where
         self._evict_at = limit
-        self._getters = [_getter(field) for field in sorted(scope, key=lambda field: field.key_name)]
+        self._head = reducer_prefix(key_name) + "STUDENT:"
+        self._by_key: dict[str, LiveState] = {}  # only where the key isn't made of the learner alone
+        self._getters = [getter(field) for field in sorted(scope, key=lambda field: field.key_name)]
         self._tasks: set[asyncio.Task[None]] = set()
-
-    # -- folding -------------------------------------------------------------------------------
-
-    def ident(self, student: str, event: Event) -> Any:
-        """What tells the state of an event from others; ``None`` where a field of the scope is missing."""
-        if self.student_only:
-            return student
-        values = []
-        for get in self._getters:
-            value = get(student, event["client"])
-            if value is None:
-                return None
-            values.append(value)
-        return tuple(values)
-
-    async def take(self, seq: int, student: str, event: Event) -> bool:
-        """Fold an event in; ``False`` where it has to wait for its key (``release`` is called then)."""
-        ident = student if self.student_only else self.ident(student, event)
-        entry = self.entries.get(ident)
-        if entry is None:
-            if ident is None:
-                return True
-            entry = self._new(ident)
-            if self._stored:
-                entry.busy = True
-                if not await self._load(entry):
-                    entry.waiting.append((seq, event))
-                    self._spawn(self._load_later(entry))
-                    return False
-                entry.busy = False
-        if entry.busy:
-            entry.waiting.append((seq, event))
-            return False
-        if seq <= entry.seq:
-            return True
-        entry.busy = True
-        await self._fold(entry, seq, event)
-        if entry.waiting:
-            await self._drain(entry)
-        entry.busy = False
-        return True
-
-    async def _fold(self, entry: LiveState, seq: int, event: Event) -> None:
-        try:
-            if self.guarded and entry.since:
-                entry.base = encode_state(entry.state)
-                entry.since = []
-            result = self.function(event, entry.state)
-            if self.awaited:
-                result = await result
-            if type(result) is not tuple or len(result) != 2:
-                raise _not_a_pair(result)
-            internal, external = result
-            if self.strict:
-                encode_state(internal)
-        except Exception as error:
-            self._failed(error, event)
-            await self._restore(entry)
-            entry.seq = seq
-            return
-        except BaseException:  # cancelled: the event stays in work, and is folded after a restart
-            await self._restore(entry)
-            raise
-        self.events += 1
-        entry.seq = seq
-        if internal is False:
-            await self._restore(entry)
-            if external is False:
-                return
-        else:
-            entry.state = internal
-            entry.since.append((seq, event))
-        if external is not False:
-            entry.external = external
-        if not entry.dirty:
-            entry.dirty = True
-            entry.first_dirty = seq
-            self.dirty.append(entry)
-        if self.changed is not None:
-            self.changed(entry.key)
-
-    async def _drain(self, entry: LiveState) -> None:
-        while entry.waiting:
-            seq, event = entry.waiting.pop(0)
-            if seq > entry.seq:
-                await self._fold(entry, seq, event)
-            self._release(seq)
-
-    async def _restore(self, entry: LiveState) -> None:
-        """Put a state back to what it was before the event at hand."""
-        state = self._decode(entry.base)
-        for _, event in entry.since:
-            try:
-                result = self.function(event, state)
-                state = (await result if self.awaited else result)[0]
-            except Exception as error:  # it went well before: the reducer isn't a function of its arguments
-                self._failed(error, event)
-        entry.state = state
-        if entry.since:
-            self.guarded = True
-
-    def _failed(self, error: Exception, event: Event) -> None:
-        self.failures += 1
-        self.last_failure = f"{type(error).__name__}: {error}"
-        self._errors.add(f"reducer '{self.name}'", error, event=event)
-
-    # -- loading -------------------------------------------------------------------------------
-
-    def _new(self, ident: Any) -> LiveState:
-        if len(self.entries) >= self._evict_at:
-            self._evict()
-        values = (ident,) if self.student_only else ident
-        key = state_key("Internal", self.key_name, dict(zip(self.scope.names, values, strict=True)))
-        entry = LiveState(key, self._decode(None), None, self.ahead.get(key, 0))
-        self.entries[ident] = self.by_key[key] = entry
-        return entry
-
-    async def _load(self, entry: LiveState) -> bool:
-        try:
-            text = self.unsaved.get(entry.key)
-            if text is None:
-                text = (await self._store.get_many(self.generation, [entry.key]))[0]
-        except LOError as error:
-            self._errors.add("store", error)
-            return False
-        if text is not None:
-            entry.base = text
-            entry.state = decode_state(text)
-        return True
-
-    async def _load_later(self, entry: LiveState) -> None:
-        delay = 0.05
-        while not await self._load(entry):
-            await asyncio.sleep(delay)
-            delay = min(2.0, delay * 2)
-        await self._drain(entry)
-        entry.busy = False
-
-    def _evict(self) -> None:
-        """Let the states go that were not used since the last look and are in the store."""
-        self._stored = True
-        if not self.unsaved:
-            gone = 0
-            for ident, entry in list(self.entries.items()):
-                if entry.used:
-                    entry.used = False
-                elif not entry.dirty and not entry.busy and entry.key not in self.ahead:
-                    del self.entries[ident], self.by_key[entry.key]
-                    gone += 1
-                    if gone >= self.limit // 10:
-                        break
-        self._evict_at = max(self.limit, len(self.entries) + self.limit // 20)
-
-    def _decode(self, text: bytes | None) -> Any:
-        return decode_state(self._null if text is None else text)
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    # -- committing ----------------------------------------------------------------------------
-
-    async def snapshot(self, low: int) -> Snapshot:
-        """All that changed since the last one. ``low``: every event up to it is folded in."""
-        dirty, self.dirty = self.dirty, []
-        for count, entry in enumerate(dirty):
-            if count % 500 == 499:
-                await asyncio.sleep(0)
-            if entry.busy:  # its state may be half changed: it stays for the next time
-                self.dirty.append(entry)
-                self.guarded = True
-                continue
-            entry.dirty = False
-            entry.used = True
-            try:
-                text = encode_state(entry.state)
-            except StateError:
-                text = await self._repair(entry)
-            entry.base = text
-            entry.since = []
-            self.unsaved[entry.key] = text
-            if entry.external is not _MISSING:
-                self._keep_external(entry, text)
-            if entry.seq > low:
-                self.ahead[entry.key] = entry.seq
-            if entry.waiting and not entry.busy:  # came during a repair
-                entry.busy = True
-                await self._drain(entry)
-                entry.busy = False
-        position = min([low, *(entry.first_dirty - 1 for entry in self.dirty if entry.busy)])
-        self.ahead = {key: seq for key, seq in self.ahead.items() if seq > position}
-        return Snapshot(self.unsaved, position, dict(self.ahead))
-
-    def _keep_external(self, entry: LiveState, internal: bytes) -> None:
-        try:
-            text = internal if entry.external is entry.state else encode_state(entry.external)
-        except StateError as error:
-            self._failed(error, {})
-            entry.external = _MISSING
-            return
-        self.unsaved["External" + entry.key[8:]] = text
-
-    async def _repair(self, entry: LiveState) -> bytes:
-        """The newest state that is JSON: events whose state isn't are undone, and reported."""
-        self.strict = self.guarded = True
-        events, entry.since = entry.since, []
-        entry.state = self._decode(entry.base)
-        text = entry.base if entry.base is not None else self._null
-        entry.busy = True
-        for _, event in events:
-            try:
-                result = self.function(event, entry.state)
-                state = (await result if self.awaited else result)[0]
-                text = encode_state(state)
-                entry.state = state
-            except Exception as error:
-                self._failed(error, event)
-                entry.state = decode_state(text)
-        entry.busy = False
-        return text
-
-    def saved(self, snapshot: Snapshot) -> None:
-        """The store has what the newest snapshot held."""
-        self.unsaved = {}
-        self.position = snapshot.position
-
-    # -- reading -------------------------------------------------------------------------------
-
-    def peek(self, key: str) -> Any:
-        """A copy of a live state by its internal key; ``_MISSING`` where it isn't in memory."""
-        entry = self.by_key.get(key)
-        if entry is None:
-            text = self.unsaved.get(key)
-            return _MISSING if text is None else decode_state(text)
-        if entry.busy:
-            self.guarded = True
-            return self._decode(entry.base)
-        try:
-            return decode_state(encode_state(entry.state))
-        except StateError:
-            return self._decode(entry.base)
+        self._loading: list[LiveState] = []
+        self._not_loaded: set[LiveState] = set()
+        self._room: asyncio.Event | None = None
+        self._stopping = False
 
     @property
     def prefix(self) -> str:
         """What its internal keys start with."""
         return reducer_prefix(self.key_name)
 
+    def low(self, routed: int) -> int:
+        """Every event up to this number is folded in; ``routed`` is the newest one that went to live runs."""
+        top = routed if self.read is None else self.read
+        return min(top, min(self.pending) - 1) if self.pending else top
 
-def is_missing(value: Any) -> bool:
-    """Whether :meth:`Run.peek` found nothing."""
-    return value is _MISSING
+    # -- folding -------------------------------------------------------------------------------
 
+    def ident(self, student: str, client: dict[str, Any]) -> Any:
+        """What tells the state of an event from others; ``None`` where a field of the scope is missing."""
+        if self.student_only:
+            return student
+        values = []
+        for get in self._getters:
+            value = get(student, client)
+            if value is None:
+                return None
+            values.append(value)
+        return tuple(values)
 
-def _getter(field: KeyField | EventField) -> Callable[[str, dict[str, Any]], str | None]:
-    if field is KeyField.STUDENT:
-        return lambda student, client: student
-    if isinstance(field, EventField):
-        path = field.event.split(".")
+    def take(self, item: Item, event: Event) -> None:
+        """Fold an event in, or let it wait for its key."""
+        number = item[0]
+        student = item[1].student
+        ident = student if self.student_only else self.ident(student, event["client"])
+        entry = self.entries.get(ident)
+        if entry is None:
+            if ident is None:
+                return
+            entry = self._new(ident)
+        if number <= entry.seq:
+            return
+        if entry.waiting is not None or self.suspends:
+            self._wait(entry, item)
+            return
+        if self.guarded and entry.since is not None and not self._settle(entry):
+            self._wait(entry, item)
+            return
+        try:
+            result = self.function(event, entry.state)
+            if type(result) is CoroutineType:
+                try:
+                    result.send(None)
+                except StopIteration as stop:
+                    result = stop.value
+                else:
+                    self._suspended(entry, item, result)
+                    return
+            if type(result) is not tuple or len(result) != 2:
+                if inspect.isawaitable(result):  # a future, say: it takes a task to wait for it
+                    self._suspended(entry, item, result)
+                    return
+                raise _not_a_pair(result)
+            internal, external = result
+            if self.strict and internal is not False:
+                encode_state(internal)
+        except Exception as error:
+            entry.seq = number
+            self._failed(error, event)
+            self._undo(entry)
+            return
+        except BaseException:  # an interrupted cell, say: the event is folded in a moment
+            self._undo(entry)
+            self._wait(entry, item)
+            raise
+        if internal is False or external is False:
+            self._apply(entry, item, internal, external)
+            return
+        self.events += 1
+        entry.seq = number
+        entry.state = internal
+        entry.external = external
+        if entry.since is None:
+            entry.since = [item]
+        else:
+            entry.since.append(item)
+        if not entry.dirty:
+            entry.dirty = True
+            self.dirty.append(entry)
+        if self.changed is not None:
+            self.changed(entry.key)
 
-        def by_path(student: str, client: dict[str, Any]) -> str | None:
-            if field.event in client:
-                return _text(client[field.event])
-            value: Any = client
-            for part in path:
-                if not isinstance(value, dict) or part not in value:
-                    return None
-                value = value[part]
-            return _text(value)
+    def _apply(self, entry: LiveState, item: Item, internal: Any, external: Any) -> None:
+        """Take a reducer's answer; ``False`` for a part of it means that this part isn't written."""
+        self.events += 1
+        entry.seq = item[0]
+        if external is False and entry.external is not MISSING and type(entry.external) is not bytes:
+            self._keep_external(entry)  # what is to be written may be the object that this event changed
+        if internal is False:
+            if external is not False:  # it may be what is put back now
+                external = self._external_text(external, item)
+            self._undo(entry)
+            if external is False:
+                return
+        else:
+            entry.state = internal
+            if entry.since is None:
+                entry.since = [item]
+            else:
+                entry.since.append(item)
+        if external is not False:
+            entry.external = external
+        if not entry.dirty:
+            entry.dirty = True
+            self.dirty.append(entry)
+        if self.changed is not None:
+            self.changed(entry.key)
 
-        return by_path
-    names = _NO_STUDENT_FIELDS[field]
+    def _failed(self, error: BaseException, event: Any) -> None:
+        self.failures += 1
+        self.last_failure = f"{type(error).__name__}: {error}"
+        self._errors.add(f"reducer '{self.name}'", error, event=event)
 
-    def by_name(student: str, client: dict[str, Any]) -> str | None:
-        for name in names:
-            if name in client:
-                return _text(client[name])
+    # -- putting back --------------------------------------------------------------------------
+
+    def _undo(self, entry: LiveState) -> None:
+        """Put a state back to what it was before the event at hand."""
+        self.guarded = True
+        self._refold(entry, entry.since or ())
+
+    def _refold(self, entry: LiveState, items: Sequence[Item]) -> None:
+        """Make a state anew from its text and the events since; what isn't JSON is left out and reported."""
+        text, external, left = self._replay(entry.base, items)
+        entry.base = text
+        entry.since = None
+        entry.state = self._decode(text)
+        if items and entry.external is not MISSING and type(entry.external) is not bytes:
+            entry.external = external
+        if left:  # they suspend now, and so go the long way; they come before all that waits
+            self.suspends = True
+            self.events -= len(left)
+            entry.seq = left[0][0] - 1
+            for item in left:
+                self.pending.add(item[0])
+            if entry.waiting is None:
+                entry.waiting = deque(left)
+                self._spawn(self._drain(entry))
+            else:
+                entry.waiting.extendleft(reversed(left))
+
+    def _replay(self, text: bytes | None, items: Sequence[Item]) -> tuple[bytes | None, Any, Sequence[Item]]:
+        """Fold events from a text on; gives the text then, that of the external state, and what is left."""
+        state, external = self._decode(text), MISSING
+        for index, item in enumerate(items):
+            event = item[1].event(_decode(item[2]), item[3])
+            try:
+                result = self._drive(self.function(event, state))
+                if result is MISSING:
+                    return text, external, items[index:]
+                internal, given = result
+                if internal is not False:
+                    text = encode_state(internal)
+                    state = internal
+                if given is not False:
+                    external = self._external_text(given, item)
+            except Exception as error:
+                self.events -= 1
+                self._failed(error, event)
+                state = self._decode(text)
+        return text, external, ()
+
+    def _keep_external(self, entry: LiveState) -> None:
+        """Make the text of an external state as it was before the event at hand."""
+        self.guarded = True
+        failures, events = self.failures, self.events
+        _, entry.external, _ = self._replay(entry.base, entry.since or ())
+        self.failures, self.events = failures, events
+
+    def _external_text(self, external: Any, item: Item) -> Any:
+        try:
+            return encode_state(external)
+        except StateError as error:
+            self._failed(error, item[1].event(_decode(item[2]), item[3]))
+            return MISSING
+
+    @staticmethod
+    def _drive(result: Any) -> Any:
+        """The answer of a reducer; ``MISSING`` where it suspends."""
+        if type(result) is CoroutineType:
+            try:
+                result.send(None)
+            except StopIteration as stop:
+                return stop.value
+            _close(result)
+            return MISSING
+        return MISSING if inspect.isawaitable(result) else result
+
+    def _settle(self, entry: LiveState) -> bool:
+        """Bring the texts of a state up to now; ``False`` where some of its events have to be folded anew."""
+        try:
+            text = encode_state(entry.state)
+        except StateError:
+            self.strict = self.guarded = True
+            self._refold(entry, entry.since or ())
+            return not entry.waiting
+        external = entry.external
+        if external is not MISSING and type(external) is not bytes:
+            if external is entry.state:
+                entry.external = text
+            else:
+                item = entry.since[-1] if entry.since else None
+                try:
+                    entry.external = encode_state(external)
+                except StateError as error:
+                    event = item[1].event(_decode(item[2]), item[3]) if item is not None else None
+                    self._failed(error, event)
+                    entry.external = MISSING
+        entry.base = text
+        entry.since = None
+        return True
+
+    # -- what takes longer ---------------------------------------------------------------------
+
+    def _suspended(self, entry: LiveState, item: Item, coroutine: Any) -> None:
+        """A reducer gave up the loop: it is begun anew, in a task of the key."""
+        self.suspends = True
+        _close(coroutine)
+        self._undo(entry)
+        self._wait(entry, item)
+
+    def _wait(self, entry: LiveState, item: Item) -> None:
+        """Put an event into the key's list; a task takes them one after another."""
+        self.pending.add(item[0])
+        if entry.waiting is None:
+            entry.waiting = deque([item])
+            self._spawn(self._drain(entry))
+            return
+        entry.waiting.append(item)
+        if len(self.pending) > PENDING and self.overrun is not None:
+            self.overrun(self)
+
+    async def _drain(self, entry: LiveState) -> None:
+        waiting = entry.waiting
+        assert waiting is not None
+        folded = 0
+        while waiting:
+            item = waiting[0]
+            if item[0] > entry.seq:
+                await self._fold(entry, item)
+                folded += 1
+                if folded % 100 == 0:
+                    if entry.since is not None:
+                        self._settle(entry)
+                    await asyncio.sleep(0)
+            if waiting and waiting[0] is item:
+                waiting.popleft()
+                self.pending.discard(item[0])
+        entry.waiting = None
+        if self._room is not None and len(self.pending) < ROOM // 2:
+            self._room.set()
+
+    async def _fold(self, entry: LiveState, item: Item) -> None:
+        if entry.since is not None:
+            self._settle(entry)  # what others see, and what is committed, while this one is in work
+            if entry.waiting is None or entry.waiting[0] is not item:
+                return
+        event = item[1].event(_decode(item[2]), item[3])
+        loop = asyncio.get_running_loop()
+        watch = loop.call_later(HANGS_AFTER, self._hangs, entry.key, item[0])
+        try:
+            result = self.function(event, entry.state)
+            if inspect.isawaitable(result):
+                result = await result
+            if type(result) is not tuple or len(result) != 2:
+                raise _not_a_pair(result)
+            internal, external = result
+            if internal is not False:
+                encode_state(internal)
+        except BaseException as error:
+            if isinstance(error, Exception) or (
+                isinstance(error, asyncio.CancelledError) and not self._stopping
+            ):
+                entry.seq = item[0]
+                self._failed(error, event)
+                self._undo(entry)
+                return
+            self._undo(entry)  # it stays in work, and is folded after the next start
+            raise
+        finally:
+            watch.cancel()
+        self._apply(entry, item, internal, external)
+
+    def _hangs(self, key: str, number: int) -> None:
+        self._errors.add(
+            f"reducer '{self.name}'",
+            f"it has not finished event {number} of '{key}' after {HANGS_AFTER:g} s. What comes for this key "
+            "waits; other keys and other reducers go on. Replace the reducer to end it",
+            kind="Hanging",
+        )
+
+    async def room(self, few: int = ROOM) -> None:
+        """Wait until few enough events wait."""
+        while len(self.pending) > few:
+            self._room = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), 0.05)
+        self._room = None
+
+    def drop_waiting(self) -> None:
+        """Forget what waits, to read it from the archive again; what is in work goes on."""
+        if not self.pending:
+            return
+        self.read = min(self.pending) - 1
+        for entry in self.entries.values():
+            waiting = entry.waiting
+            while waiting is not None and len(waiting) > 1:
+                self.pending.discard(waiting.pop()[0])
+
+    async def stop(self) -> None:
+        """End what is in work; it counts as not folded."""
+        self._stopping = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.3)
+
+    def replace(self, function: Reducer, null_state: Any, code: str) -> None:
+        """Go on with the same states under another function."""
+        for entry in self.dirty:
+            if entry.since is not None:
+                self._settle(entry)
+        self.function = function
+        self._null = encode_state(null_state)
+        if code != self.code:
+            self.code = code
+            self.fresh = True
+            self.strict = self.suspends = False
+
+    def take_stored(self) -> None:
+        """From now on the store has states of keys that aren't in memory."""
+        self._stored = True
+
+    # -- loading -------------------------------------------------------------------------------
+
+    def _new(self, ident: Any) -> LiveState:
+        if len(self.entries) >= self._evict_at:
+            self._evict()
+        if self.student_only:
+            key = self._head + ident
+        else:
+            key = state_key("Internal", self.key_name, dict(zip(self.scope.names, ident, strict=True)))
+        entry = LiveState(key, None, self.ahead.get(key, 0))
+        self.entries[ident] = entry
+        if not self.student_only:
+            self._by_key[key] = entry
+        text = self.unsaved.get(key)
+        if text is None and self._stored:
+            text = self._from_store(entry)
+        entry.base = text
+        entry.state = self._decode(text)
+        return entry
+
+    def _from_store(self, entry: LiveState) -> bytes | None:
+        """Text of a stored state, where the store answers at once; a task waits for others that don't."""
+        get_now = getattr(self.store, "get_now", None)
+        if get_now is not None:
+            try:
+                text: bytes | None = get_now(self.generation, entry.key)
+                return text
+            except LOError as error:
+                self._errors.add("store", error)
+        entry.waiting = deque()
+        self._not_loaded.add(entry)
+        self._loading.append(entry)
+        if len(self._loading) == 1:
+            self._spawn(self._load())
         return None
 
-    return by_name
+    async def _load(self) -> None:
+        """Fetch what was asked for in this step of the loop, in one call, until the store answers."""
+        await asyncio.sleep(0)
+        entries, self._loading = self._loading, []
+        delay = 0.05
+        while True:
+            try:
+                texts = await self.store.get_many(self.generation, [entry.key for entry in entries])
+                break
+            except LOError as error:
+                self._errors.add("store", error)
+            await asyncio.sleep(delay)
+            delay = min(1.0, delay * 2)
+        for entry, text in zip(entries, texts, strict=True):
+            entry.base = text
+            entry.state = self._decode(text)
+            self._not_loaded.discard(entry)
+        for count, entry in enumerate(entries):
+            await self._drain_loaded(entry)
+            if count % 100 == 99:
+                await asyncio.sleep(0)
+
+    async def _drain_loaded(self, entry: LiveState) -> None:
+        if self.suspends:  # its events may take long: others need not wait for them
+            self._spawn(self._drain(entry))
+        else:
+            await self._drain(entry)
+
+    def _evict(self) -> None:
+        """Let states go that were not used since the last look and are in the store."""
+        self._stored = True
+        if not self.unsaved:
+            for ident in list(itertools.islice(self.entries, self.limit // 5 + 1)):
+                entry = self.entries.pop(ident)
+                if entry.used or entry.dirty or entry.waiting is not None:
+                    entry.used = False
+                    self.entries[ident] = entry
+                else:
+                    self._by_key.pop(entry.key, None)
+        self._evict_at = max(self.limit, len(self.entries) + self.limit // 50)
+
+    def _decode(self, text: bytes | None) -> Any:
+        return decode_state(self._null if text is None else text)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error, None)
+
+    # -- committing ----------------------------------------------------------------------------
+
+    async def snapshot(self, low: int) -> Snapshot:
+        """All that changed since the last one. ``low``: every event up to it is folded in."""
+        dirty, self.dirty = self.dirty, []
+        seqs: dict[str, int] = {}
+        for count, entry in enumerate(dirty):
+            if count % 500 == 499:
+                await asyncio.sleep(0)
+            if entry.since is not None:
+                self._settle(entry)
+            entry.dirty = False
+            entry.used = True
+            if entry.base is not None:
+                self.unsaved[entry.key] = entry.base
+            external = entry.external
+            if external is not MISSING:
+                if type(external) is not bytes:
+                    external = self._lone_external(external)
+                if external is not MISSING:
+                    self.unsaved["External" + entry.key[8:]] = external
+                entry.external = MISSING
+            seqs[entry.key] = entry.seq
+        if self.pending:  # some may have begun to suspend just now
+            low = min(low, min(self.pending) - 1)
+        self.ahead |= seqs
+        self.ahead = {key: seq for key, seq in self.ahead.items() if seq > low}
+        return Snapshot(self.unsaved, low, dict(self.ahead))
+
+    def _lone_external(self, external: Any) -> Any:
+        try:
+            return encode_state(external)
+        except StateError as error:
+            self._failed(error, None)
+            return MISSING
+
+    def saved(self, snapshot: Snapshot) -> None:
+        """The store has what the newest snapshot held."""
+        self.unsaved = {}
+        self.position = snapshot.position
+        self.fresh = False
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def peek(self, key: str) -> Any:
+        """A copy of a live state by its internal key.
+
+        ``MISSING`` where it isn't in memory, ``None`` where it has no state yet.
+        """
+        entry = self.find(key)
+        if entry is None or entry in self._not_loaded:
+            text = self.unsaved.get(key)
+            return MISSING if text is None else decode_state(text)
+        if entry.since is None or entry.waiting is not None:
+            return None if entry.base is None else decode_state(entry.base)
+        try:
+            return decode_state(encode_state(entry.state))
+        except StateError:
+            return self._decode(entry.base)
+
+    def find(self, key: str) -> LiveState | None:
+        """The live state of a key."""
+        if self.student_only:
+            return self.entries.get(key[len(self._head) :]) if key.startswith(self._head) else None
+        return self._by_key.get(key)
+
+    def live_keys(self) -> list[str]:
+        """Keys of the states in memory that hold something."""
+        return [
+            entry.key for entry in self.entries.values() if entry.base is not None or entry.since is not None
+        ]
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None or isinstance(value, dict | list) else str(value)
+def _close(awaitable: Any) -> None:
+    close = getattr(awaitable, "close", None)
+    if close is not None:
+        with contextlib.suppress(RuntimeError):  # it won't end: it is left
+            close()
 
 
 def _not_a_pair(result: Any) -> ReducerError:
-    hint = ""
-    if inspect.iscoroutine(result):
-        hint = " (was it meant to be awaited?)"
-        result.close()
     return ReducerError(
         "a reducer returns a pair (internal state, external state), "
-        f"got {type(result).__name__}: {str(result)[:80]}{hint}. Write: return state, state"
+        f"got {type(result).__name__}: {str(result)[:80]}. Write: return state, state"
     )

@@ -1,0 +1,137 @@
+"""What is known of a reducer that was registered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from lo_kernel.engine.keys import Scope, reducer_prefix
+from lo_kernel.engine.pipeline import Pipeline
+from lo_kernel.engine.reducers import Reducer
+from lo_kernel.engine.run import Run
+from lo_kernel.engine.states import encode_state
+from lo_kernel.engine.store import ReducerRow
+from lo_kernel.errors import ReducerError
+
+__all__ = ["Registration"]
+
+
+@dataclass(eq=False)
+class Registration:
+    """A reducer that was registered, and how far it is.
+
+    ``status`` is ``waiting``, ``catching up``, ``live``, ``failed``, ``cancelled``, ``replaced`` or
+    ``removed``; while it is catching up, ``done`` of ``total`` events have been gone through.
+    """
+
+    id: str
+    context: str
+    function: Reducer
+    scope: Scope
+    key_name: str
+    null_state: Any
+    default: Any
+    module: str
+    code: str
+    status: str = "waiting"
+    done: int = 0
+    total: int = 0
+    run: Run | None = field(default=None, repr=False)  # the one that answers: until the swap, the old one
+    pipeline: Pipeline | None = field(default=None, repr=False)
+    successor: Registration | None = field(default=None, repr=False)
+    _task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def qualname(self) -> str:
+        """The middle part of its keys, ``<module>.<function>``."""
+        return self.key_name
+
+    @property
+    def prefix(self) -> str:
+        """What its internal keys start with."""
+        return reducer_prefix(self.key_name)
+
+    @property
+    def events(self) -> int:
+        """Events folded since it was registered, the past ones among them."""
+        return self.run.events if self.run else 0
+
+    @property
+    def errors(self) -> int:
+        """Events at which it failed."""
+        return self.run.failures if self.run else 0
+
+    @property
+    def last_error(self) -> str:
+        """What it failed with last; empty where it didn't."""
+        return self.run.last_failure if self.run else ""
+
+    @property
+    def position(self) -> int:
+        """Number of the newest archived event that is in its committed states."""
+        return self.run.position if self.run else 0
+
+    @property
+    def behind(self) -> int:
+        """Events that came and are not in its states yet."""
+        if self.run is None or self.pipeline is None:
+            return 0
+        return max(0, self.pipeline.routed - self.run.low(self.pipeline.routed))
+
+    @property
+    def answering(self) -> bool:
+        """Whether states can be read now: its own, or those of the one that it is to replace."""
+        run = self.run
+        return run is not None and run.key_name == self.key_name and run.scope == self.scope
+
+    async def ready(self) -> Registration:
+        """Wait until it has seen all of the past, or what replaced it has; raises what it failed with."""
+        task = self._task
+        if task is not None:
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if not task.cancelled():  # it is the caller who was cancelled
+                    raise
+                if self.successor is not None:
+                    return await self.successor.ready()
+                raise ReducerError(
+                    f"the reducer {self.id!r} was {self.status} before it had gone through the past"
+                ) from None
+        return self
+
+    def cancel(self) -> None:
+        """Stop going through the past: the old reducer, where there is one, stays in place."""
+        if self._task is not None and self.status in ("waiting", "catching up"):
+            self._task.cancel()
+
+    def advance(self, done: int, total: int) -> None:
+        """Say how far it is."""
+        self.done, self.total = done, total
+
+    def row_maker(self, generation: int) -> Callable[[int, dict[str, int]], ReducerRow]:
+        """What makes the row that is stored beside states, from a position and the keys ahead of it."""
+        null_state = msgspec.Raw(encode_state(self.null_state))
+
+        def row(position: int, ahead: dict[str, int]) -> ReducerRow:
+            return ReducerRow(
+                id=self.id,
+                key_name=self.key_name,
+                context=self.context,
+                scope=list(self.scope.names),
+                code=self.code,
+                generation=generation,
+                position=position,
+                ahead=ahead,
+                null_state=null_state,
+            )
+
+        return row
+
+    def __repr__(self) -> str:
+        progress = f", {self.done:,} of {self.total:,}" if self.status == "catching up" else ""
+        return f"<reducer {self.id!r} of {self.context}: {self.status}{progress}, {self.events:,} events>"
