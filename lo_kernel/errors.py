@@ -13,6 +13,8 @@
     │   └── StateError       a state that isn't JSON; names the path inside the state
     ├── QueryError           a query that can't be run; names node and field
     │   └── UnknownQueryError
+    ├── DashboardError       a dashboard that can't be made or shown
+    │   └── UnknownDashboardError
     ├── AccessError          a token that is missing or not good enough
     └── MissingExtraError    an optional dependency that isn't installed; names the pip command
 
@@ -24,6 +26,7 @@ from __future__ import annotations
 __all__ = [
     "AccessError",
     "ArchiveError",
+    "DashboardError",
     "EventError",
     "KernelSpecError",
     "LOError",
@@ -34,6 +37,7 @@ __all__ = [
     "SettingsError",
     "StateError",
     "StoreError",
+    "UnknownDashboardError",
     "UnknownQueryError",
     "UnknownReducerError",
     "WorkspaceError",
@@ -101,6 +105,14 @@ class QueryError(LOError):
 
 class UnknownQueryError(QueryError):
     """No query of this name is there."""
+
+
+class DashboardError(LOError):
+    """A dashboard that can't be made or shown."""
+
+
+class UnknownDashboardError(DashboardError):
+    """There is no dashboard of this id; the message lists what there is."""
 
 
 class AccessError(LOError):

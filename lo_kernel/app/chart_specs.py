@@ -204,8 +204,10 @@ def histogram(table: Table, field: str, label: str) -> Spec:
 
 
 def number(table: Table, field: str, label: str) -> Spec:
-    """The first row's number, large."""
-    row = {"row": f"{_PART}{figure(table.columns[field][0])}"}
+    """One number, large; of several rows, their sum."""
+    values = [value for value in table.columns[field] if isinstance(value, int | float)]
+    shown = table.columns[field][0] if len(table) == 1 else sum(values)
+    row = {"row": f"{_PART}{figure(shown)}"}
     large = _axis(1, orient="right", offset=-WIDTH, labelAlign="left", labelFontSize=52, labelLimit=WIDTH)
     large["axis"] |= {"title": label, "titleAngle": 0, "titleAlign": "left", "titleX": 8, "titleY": 84}
     return data([row]) | {"height": 76} | NOTHING | {"encoding": {"y": large}}

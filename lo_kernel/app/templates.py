@@ -25,6 +25,7 @@ Spec: TypeAlias = dict[str, Any]
 COLOUR: Final = "#5b8fd6"  # 3:1 or more against white and against the backgrounds of dark themes
 MANY: Final = 60  # learners above which one row for each can't be read, and their distribution is shown
 FEW: Final = 8  # lines of which each can still be told from the others
+_ROOM = {"left": 4, "top": 4, "right": 40, "bottom": 4}  # for the number at the end of the longest bar
 _DESCRIPTION = {"field": "said", "type": "nominal"}  # what a screen reader says for a mark
 
 
@@ -46,7 +47,8 @@ def bars(title: str) -> Spec:
     }
     number = {"field": "value", "type": "quantitative", "format": ",~r", "title": title}
     return {
-        "height": {"step": 20},
+        "height": {"step": 17},
+        "padding": _ROOM,
         "encoding": {"y": y, "x": x},
         "layer": [
             {
@@ -88,6 +90,7 @@ def categories(title: str, counted: str) -> Spec:
     word = {"field": "value", "type": "nominal", "title": title}
     return {
         "height": {"step": 34},
+        "padding": _ROOM,
         "encoding": {
             "y": {**word, "sort": "-x", "title": None, "axis": {"labelLimit": 150, "labelFontSize": 13}},
             "x": {**number, "axis": {"tickMinStep": 1, "tickCount": 5}},
@@ -157,7 +160,7 @@ def heatmap(title: str) -> Spec:
     """Numbers over time as shades, a row for each learner."""
     when = {"field": "t", "type": "temporal", "format": "%H:%M:%S", "title": "from"}
     return {
-        "height": {"step": 20},
+        "height": {"step": 17},
         "mark": {"type": "rect", "color": COLOUR, "height": {"band": 0.86}},
         "encoding": {
             "y": {
@@ -180,7 +183,14 @@ def heatmap(title: str) -> Spec:
                 "type": "quantitative",
                 "title": title,
                 "scale": {"range": [0.06, 1], "zero": True},
-                "legend": {"symbolType": "square", "symbolFillColor": COLOUR, "symbolStrokeWidth": 0},
+                "legend": {
+                    "orient": "top",
+                    "tickCount": 4,
+                    "titleOrient": "left",
+                    "symbolType": "square",
+                    "symbolFillColor": COLOUR,
+                    "symbolStrokeWidth": 0,
+                },
             },
             "tooltip": [{"field": "label", "title": "learner"}, when, {"field": "value", "title": title}],
             "description": _DESCRIPTION,

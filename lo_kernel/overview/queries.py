@@ -1,0 +1,60 @@
+"""What is asked of the reducers' states: a row for each learner of a class."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lo_kernel.query.language import PROVENANCE_STUDENT, q
+
+__all__ = ["EXECUTION_DAG", "IDLE", "PAUSING", "PRESENCE", "presence"]
+
+PRESENCE = "lo_kernel.overview.presence"
+PAUSING, IDLE = 60, 300
+"""Seconds without an event after which a learner pauses, and is idle."""
+
+
+def presence(row: dict[str, Any]) -> dict[str, Any]:
+    """A learner's row, with how long ago the last event was and what that means. Runs again as time passes.
+
+    >>> presence({"last": None})["presence"]
+    'not seen yet'
+    >>> presence({"last": time.time() - 3})["presence"]
+    'active'
+    """
+    last = row.get("last")
+    if last is None:
+        return {**row, "idle_minutes": None, "presence": "not seen yet"}
+    quiet = max(0.0, time.time() - last)
+    word = "active" if quiet < PAUSING else "pausing" if quiet < IDLE else "idle"
+    return {**row, "idle_minutes": int(quiet // 60), "presence": word}
+
+
+def _states(reducer: str, fields: dict[str, str]) -> dict[str, Any]:
+    keys = q.keys(f"overview.{reducer}", STUDENTS=q.variable("roster"), STUDENTS_path="user_id")
+    return q.select(keys, fields)
+
+
+def _joined(left: str, right: str) -> dict[str, Any]:
+    return q.join(q.variable(left), q.variable(right), PROVENANCE_STUDENT, PROVENANCE_STUDENT)
+
+
+EXECUTION_DAG = {
+    "execution_dag": {
+        "roster": q.roster(),
+        "activity": _states("activity", {"events": "events", "last": "last", "per_minute": "per_minute"}),
+        "time_on_task": _states("time_on_task", {"minutes": "minutes_on_task", "sessions": "sessions"}),
+        "writing": _states("writing", {"characters": "characters", "documents": "documents"}),
+        "with_time": _joined("activity", "time_on_task"),
+        "with_writing": _joined("with_time", "writing"),
+        "with_names": q.join(q.variable("with_writing"), q.variable("roster"), PROVENANCE_STUDENT, "user_id"),
+        "class": q.map(PRESENCE, q.variable("with_names")),
+    },
+    "exports": {
+        "class": {
+            "returns": "class",
+            "description": "Each learner's activity, time on task and amount written, and who is idle now.",
+            "parameters": ["course_id"],
+        },
+    },
+}
