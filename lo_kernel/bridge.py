@@ -91,6 +91,19 @@ class LoopBridge:
             if close is not None:
                 await self.run(close())
 
+    def call(self, function: Callable[[], T], timeout: float = 10.0) -> T:
+        """Call ``function`` on the app's loop, at once, and give what it returns.
+
+        From another thread this waits for the loop to come round, ``timeout`` seconds at most.
+        """
+        if self.on_loop:
+            return function()
+
+        async def call() -> T:
+            return function()
+
+        return self.run_sync(call(), timeout)
+
     def call_soon(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
         """Call ``function`` on the app's loop as soon as it can."""
         self.loop.call_soon_threadsafe(lambda: function(*args, **kwargs))

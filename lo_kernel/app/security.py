@@ -78,6 +78,7 @@ class Security:
         self.workspace = workspace
         self.tokens: dict[str, str] = {}
         self.host, self.port = settings.host, settings.port
+        self.found_hosts: set[str] = set()  # names by which a proxy in front of the app was found
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket: (kind, when it ends)
 
     def bind(self, host: str, port: int) -> None:
@@ -129,7 +130,7 @@ class Security:
         named = (name.strip().lower() for name in self.settings.allowed_hosts.split(","))
         public = urlsplit(self.settings.public_url).hostname or ""
         own = () if self.host in ("0.0.0.0", "::") else (self.host,)
-        return frozenset({*_LOCAL, *own, *named, public} - {""})
+        return frozenset({*_LOCAL, *own, *named, *self.found_hosts, public} - {""})
 
     def _host_is_ours(self, request: web.Request) -> bool:
         return _host_name(request.headers.get("Host", "")) in self.hosts
@@ -177,7 +178,7 @@ class Security:
             return _refuse(
                 401,
                 "a token is needed: as ?token=..., as 'Authorization: Bearer ...', or as the websocket "
-                f"subprotocol '{SUBPROTOCOL}...'. In a notebook, lo.url opens the app with one",
+                f"subprotocol '{SUBPROTOCOL}...'. In a notebook, the link on the card of lo carries one",
             )
         if access.by_cookie and not self._origin_is_ours(request):
             return _refuse(403, "a cookie counts only for requests of the app's own pages")

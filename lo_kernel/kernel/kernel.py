@@ -175,7 +175,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
             return
         try:
             if self.lo is not None and not isinstance(self.lo, LOWithoutApp):
-                self.lo.close()
+                self.lo._close()
             await asyncio.wait_for(self.app_host.stop(), STOP_WITHIN + 0.1)
         except TimeoutError:
             self.log.warning("The app did not stop within %s s; its port is released anyway.", STOP_WITHIN)
@@ -288,6 +288,12 @@ class LOKernel(SettingsTraits, IPythonKernel):
                 self._say_error(f"Learning Observer: {self.address_line}\n{self.failure}")
             else:
                 self._say(f"Learning Observer: {self.address_line}")
+        if told and self.lo is not None and not isinstance(self.lo, LOWithoutApp):
+            notices = self.lo._take_notices()
+        else:
+            notices = []
+        if notices:
+            self._say_error("Learning Observer: " + "\n  ".join([*notices, "lo.errors tells more"]))
         on_kernel_loop = self.app_host is not None and self.settings.loop == "kernel"
         if self._watch_cells and held > _HELD_TOO_LONG and on_kernel_loop:
             self._watch_cells = False

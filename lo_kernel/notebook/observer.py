@@ -6,7 +6,6 @@ what has to happen on the app's loop gets there through the bridge.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,15 +16,19 @@ from lo_kernel.notebook.events import Events
 from lo_kernel.notebook.jobs import Job
 
 if TYPE_CHECKING:
+    from lo_kernel.app.dashboards import Dashboard
     from lo_kernel.engine.keys import Scope
     from lo_kernel.engine.reducers import Reducer
     from lo_kernel.engine.registry import Registration
     from lo_kernel.notebook.cards import AppFacts
+    from lo_kernel.notebook.dashboards_view import DashboardList, DashboardPage
     from lo_kernel.notebook.job_display import JobDisplays
     from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
     from lo_kernel.runtime import Runtime
 
 __all__ = ["LearningObserver", "Secret"]
+
+_NOTICES = 5  # of what went wrong, shown after one cell
 
 F = TypeVar("F", bound="Reducer")
 T = TypeVar("T")
@@ -154,6 +157,20 @@ class LearningObserver:
         """The websocket address, token included, that a source of events needs."""
         return Secret(self._runtime.ingest_url)
 
+    def own(self) -> Job[bool]:
+        """Take over the workspace that this kernel follows, once its owner has ended.
+
+        Events come in here from then on; reducers go on with what they have.
+        """
+        return self._job("taking the workspace over", self._runtime.own())
+
+    def _needs_app(self) -> None:
+        if self._runtime.started is None:
+            raise LOError(
+                f"this works with the app 'embedded'; this kernel runs {self._runtime.settings.app!r}. "
+                "What went wrong at its start, if anything did, is in lo.errors"
+            )
+
     # -- reducers ------------------------------------------------------------------------------
 
     def reducer(
@@ -207,6 +224,7 @@ class LearningObserver:
     ) -> Job[Registration]:
         """Register a reducer; see :func:`lo_kernel.jupyter_helpers.add_reducer_to_lo`."""
         runtime = self._runtime
+        self._needs_app()
         runtime.registry.check(id, reducer, context=context, scope=scope, default=default, migrate=migrate)
         job: Job[Registration] | None = None
 
@@ -214,8 +232,8 @@ class LearningObserver:
             if job is not None:
                 job.progress(done, total)
 
-        async def work() -> Registration:
-            registration = runtime.add_reducer(
+        def register() -> Registration:
+            return runtime.add_reducer(
                 id,
                 reducer,
                 module=module,
@@ -225,6 +243,11 @@ class LearningObserver:
                 migrate=migrate,
                 on_progress=progress,
             )
+
+        # at once, so that the lines below in the same cell know it
+        registration = self._bridge.call(register)
+
+        async def work() -> Registration:
             await registration.ready()
             if job is not None:
                 job.progress(registration.done, registration.total, runtime.heard_by(registration))
@@ -251,6 +274,7 @@ class LearningObserver:
         """
         from lo_kernel.app.simulate import simulate_class
 
+        self._needs_app()
         job: Job[Any] | None = None
 
         def progress(state: Any) -> None:
@@ -279,7 +303,7 @@ class LearningObserver:
         are what it asks for. The rows print as a table, and ``.to_frame()`` makes a frame of them.
         """
         runtime = self._runtime
-        runtime.executor.prepare(query, None, parameters, strict=True)
+        runtime.executor.prepare_one(query, parameters)
         name = query if isinstance(query, str) else "a query"
         job: Job[Any] | None = None
 
@@ -320,7 +344,7 @@ class LearningObserver:
 
         All rows come first, then, each time something changes, the rows that changed.
         """
-        self._runtime.executor.prepare(query, None, parameters, strict=True)
+        self._runtime.executor.prepare_one(query, parameters)
         return self._bridge.iterate(lambda: self._runtime.live.watch(query, parameters))
 
     # -- dashboards ----------------------------------------------------------------------------
@@ -332,28 +356,67 @@ class LearningObserver:
         *,
         title: str | None = None,
         field: str | None = None,
+        course: str | None = None,
+        id: str | None = None,
+        embed: str | None = None,
         **parameters: Any,
-    ) -> LiveDisplay:
-        """A live chart of a reducer or a query: ``lo.dashboard("event_count")``.
+    ) -> LiveDisplay | DashboardPage:
+        """A live chart of a reducer or a query, and its page: ``lo.dashboard("event_count")``.
 
-        ``what`` is the id of a reducer, the name of a query, or a DAG. ``chart`` is left out (the answer's
-        shape decides), ``"bar"``, ``"histogram"``, ``"categories"``, ``"number"``, ``"table"``, or a
-        Vega-Lite v5 specification whose data the rows become. ``field`` is the column to show. The chart
-        stands under the cell and changes in place while events come in, until the cell runs again,
-        ``.stop()``, or an hour without a change.
+        ``what`` is a reducer or its id, the name of a query, a DAG, or a list of them (or of pairs ``(query,
+        chart)``), whose charts lie in a grid. ``chart`` is left out (the answer's shape decides), ``"bar"``,
+        ``"line"``, ``"heatmap"``, ``"table"``, ``"number"``, ``"text"``, ``"histogram"``, ``"categories"``, a
+        Vega-Lite specification or an Altair chart, whose data the rows become. ``field`` is the column to
+        show, ``course`` whose learners; other arguments go to the query.
+
+        The chart stands under the cell and changes in place while events come in, until the cell runs again,
+        ``.stop()``, or an hour without a change. Its page is ``/dashboards/<id>``; ``embed="page"`` shows
+        that in the notebook instead, where it survives a reload of the browser.
         """
-        from lo_kernel.app.charts import Chart
-        from lo_kernel.notebook.sources import QuerySource
+        from lo_kernel.app.dashboards import Dashboard
 
-        if callable(what):
-            what = self._id_of(what)
-        self._runtime.executor.prepare(what, None, parameters, strict=True)
-        name = title or (what if isinstance(what, str) else "query")
-        template = chart if isinstance(chart, Mapping) else None
-        kind = chart if isinstance(chart, str) else "auto"
-        drawn = Chart(title=name, kind=kind, field=field, template=template)  # type: ignore[arg-type]
-        source = QuerySource(self._runtime, what, parameters)
-        return self._live_displays().make(_slug(name), drawn, source, address=self.url)
+        named = [self._named(each) for each in what] if isinstance(what, list) else self._named(what)
+        board = Dashboard.of(
+            named, chart, title=title, field=field, course=course, id=id, parameters=parameters
+        )
+        return self._shown(self._bridge.call(lambda: self._runtime.dashboards.add(board)), embed)
+
+    def overview(
+        self, course: str | None = None, *, context: str | None = None, embed: str | None = None
+    ) -> LiveDisplay | DashboardPage:
+        """A class overview, with nothing to be written: activity, time on task, idle now, amount written.
+
+        Its reducers (:mod:`lo_kernel.overview`) are registered and go through the past first. ``course`` is
+        whose learners are shown, ``context`` the ``source`` of the events that count.
+        """
+        from lo_kernel.app.overview import add_overview
+
+        def add() -> Dashboard:
+            return add_overview(self._runtime, context=context, course=course)[0]
+
+        return self._shown(self._bridge.call(add), embed)
+
+    @property
+    def dashboards(self) -> DashboardList:
+        """The dashboards there are, with links to their pages."""
+        from lo_kernel.notebook.dashboards_view import DashboardList
+
+        return DashboardList(self._runtime)
+
+    def _shown(self, board: Dashboard, embed: str | None) -> LiveDisplay | DashboardPage:
+        from lo_kernel.notebook.dashboards_view import DashboardPage, live_chart
+
+        if embed not in (None, "page"):
+            raise LOError(f"embed: expected 'page' or nothing, got {embed!r}")
+        if embed == "page":
+            return DashboardPage(self._runtime, board)
+        return live_chart(self._runtime, self._live_displays(), board)
+
+    def _named(self, what: Any) -> Any:
+        """A reducer's function by its id; what a query goes by stays as it is."""
+        if isinstance(what, tuple) and len(what) == 2:
+            return self._named(what[0]), what[1]
+        return self._id_of(what) if callable(what) else what
 
     def _live_displays(self) -> LiveDisplays:
         from lo_kernel.notebook.live_display import KernelScreen, LiveDisplays
@@ -368,7 +431,7 @@ class LearningObserver:
             )
         return self._displays
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """The kernel ends: charts leave a true picture in the notebook. Twice is harmless."""
         if self._displays is not None:
             self._displays.close()
@@ -405,10 +468,12 @@ class LearningObserver:
             self._jobs = JobDisplays(KernelScreen(self._kernel), self._bridge, self._runtime.errors)
         return self._jobs
 
-    def take_notices(self) -> list[str]:
+    def _take_notices(self) -> list[str]:
         """What went wrong since the last call, a line each: the kernel shows it after a cell."""
-        notices, self._unsaid[:] = list(self._unsaid), []
-        return notices
+        notices, self._unsaid = self._unsaid, []
+        return notices[:_NOTICES] + (
+            [f"and {len(notices) - _NOTICES} more"] if len(notices) > _NOTICES else []
+        )
 
     def _facts(self) -> AppFacts:
         from lo_kernel.notebook.cards import AppFacts, ReducerFacts
@@ -459,7 +524,3 @@ class LearningObserver:
         from lo_kernel.notebook.cards import observer_html
 
         return observer_html(self._facts())
-
-
-def _slug(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "chart"
