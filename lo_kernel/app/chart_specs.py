@@ -18,6 +18,7 @@ from lo_kernel.app.templates import COLOUR, MANY, Spec
 
 __all__ = [
     "NOTHING",
+    "WIDTH",
     "bars",
     "by_value",
     "categories",
@@ -63,7 +64,7 @@ def over_time(table: Table, field: str) -> list[dict[str, Any]]:
     return found
 
 
-def frame(title: str, lines: Sequence[str]) -> Spec:
+def frame(title: str, lines: Sequence[str], width: int = WIDTH) -> Spec:
     """Title, lines below it, and what all charts have in common."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
@@ -77,7 +78,7 @@ def frame(title: str, lines: Sequence[str]) -> Spec:
         },
         "title": {"text": title, "subtitle": [line for line in lines if line]},
         "padding": 12,
-        "width": WIDTH,
+        "width": width,
         "config": {
             "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
             "title": {
@@ -203,27 +204,27 @@ def histogram(table: Table, field: str, label: str) -> Spec:
     }
 
 
-def number(table: Table, field: str, label: str) -> Spec:
+def number(table: Table, field: str, label: str, width: int = WIDTH) -> Spec:
     """One number, large; of several rows, their sum."""
     values = [value for value in table.columns[field] if isinstance(value, int | float)]
     shown = table.columns[field][0] if len(table) == 1 else sum(values)
     row = {"row": f"{_PART}{figure(shown)}"}
-    large = _axis(1, orient="right", offset=-WIDTH, labelAlign="left", labelFontSize=52, labelLimit=WIDTH)
+    large = _axis(1, orient="right", offset=-width, labelAlign="left", labelFontSize=52, labelLimit=width)
     large["axis"] |= {"title": label, "titleAngle": 0, "titleAlign": "left", "titleX": 8, "titleY": 84}
     return data([row]) | {"height": 76} | NOTHING | {"encoding": {"y": large}}
 
 
-def columns_of_text(table: Table, columns: Sequence[str]) -> Spec:
+def columns_of_text(table: Table, columns: Sequence[str], width: int = WIDTH) -> Spec:
     """Texts in columns: the labels of one axis each, so that the output stays one that changes in place."""
     rows = []
     for index in range(min(len(table), _TABLE_ROWS)):
         cells = [table.labels[index], *(clipped(figure(table.columns[name][index])) for name in columns)]
         rows.append({"row": _PART.join(cells)})
-    wide = WIDTH // max(1, len(columns))
+    wide = width // max(1, len(columns))
     layers = [{**NOTHING, "encoding": {"y": _axis(0, labelLimit=180)}}]
     for number, name in enumerate(columns):
         column = _axis(
-            number + 1, orient="right", offset=wide * number - WIDTH, labelAlign="left", labelLimit=wide - 12
+            number + 1, orient="right", offset=wide * number - width, labelAlign="left", labelLimit=wide - 12
         )
         column["axis"] |= {
             "title": name,

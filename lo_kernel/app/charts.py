@@ -74,39 +74,54 @@ class Chart:
         if self.kind not in get_args(Kind):
             raise ValueError(f"chart: expected one of {', '.join(get_args(Kind))}, got {self.kind!r}")
 
-    def spec(self, rows: Sequence[Row], *, subtitle: str | Sequence[str] = "") -> Spec:
-        """The specification for these rows. JSON values only; ``rows`` are not changed."""
+    def spec(
+        self, rows: Sequence[Row], *, subtitle: str | Sequence[str] = "", width: int = specs.WIDTH
+    ) -> Spec:
+        """The specification for these rows, JSON values only; ``width`` is in pixels."""
         table = table_of(rows)
         lines = [subtitle] if isinstance(subtitle, str) else list(subtitle)
         if table.errors:
             lines.append(specs.clipped(f"error for {table.errors[0]}"))
         if self.template is not None:
             return (
-                specs.frame(self.title, lines)
+                specs.frame(self.title, lines, width)
                 | copy.deepcopy(dict(self.template))
                 | specs.data(list(map(dict, rows)))
             )
         kind, field = self._choose(table)
         if kind == "waiting":
             return (
-                specs.frame(self.title, [*lines, _WAITING]) | specs.data([{}]) | {"height": 1} | specs.NOTHING
+                specs.frame(self.title, [*lines, _WAITING], width)
+                | specs.data([{}])
+                | {"height": 1}
+                | specs.NOTHING
             )
         label = self.label or field or ""
         if field is None or kind == "text":
-            body = specs.columns_of_text(table, list(table.columns)[:6] if field is None else [field])
+            body = specs.columns_of_text(table, list(table.columns)[:6] if field is None else [field], width)
         elif kind == "bar":
             body = specs.bars(table, field, label)
         elif kind == "histogram":
             body = specs.histogram(table, field, label)
         elif kind == "number":
-            body = specs.number(table, field, label)
+            body = specs.number(table, field, label, width)
         elif kind in ("line", "heatmap"):
             values = specs.over_time(table, field)
             template = templates.heatmap(label) if kind == "heatmap" else templates.lines(label, len(table))
             body = specs.data(values) | template
         else:
             body = specs.categories(table, field, label)
-        return specs.frame(self.title, lines) | body
+        return specs.frame(self.title, lines, width) | body
+
+    def counted(self, rows: Sequence[Row]) -> str:
+        """How many rows there are, in words: ``"30 learners"``."""
+        if not rows:
+            return ""
+        about_learners = all(
+            any(key in row for key in ("user_id", "student", "safe_user_id")) for row in rows
+        )
+        noun = "learner" if about_learners else "row"
+        return f"{len(rows)} {noun}{'s'[: len(rows) != 1]}"
 
     def drawing(self, rows: Sequence[Row]) -> Drawing:
         """How a page draws these rows: it fills in the data by itself, and goes on doing so.

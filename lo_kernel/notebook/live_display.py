@@ -21,15 +21,15 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from lo_kernel.app.chart_data import Row
-from lo_kernel.app.charts import MIME, Chart
+from lo_kernel.app.charts import MIME, Spec
 from lo_kernel.bridge import LoopBridge
 
-__all__ = ["KernelScreen", "LiveDisplay", "LiveDisplays", "LiveSource", "Screen"]
+__all__ = ["Drawn", "KernelScreen", "LiveDisplay", "LiveDisplays", "LiveSource", "Screen"]
 
 Bundle = dict[str, Any]
 
@@ -46,6 +46,19 @@ class LiveSource(Protocol):
 
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
         """Call ``callback`` on the app's loop when the answer may have changed; returns what ends it."""
+
+
+class Drawn(Protocol):
+    """A chart, or several in one: rows in, a specification or a text out."""
+
+    def spec(self, rows: Sequence[Row], *, subtitle: str | Sequence[str] = "") -> Spec:
+        """The Vega-Lite specification."""
+
+    def text(self, rows: Sequence[Row], *, subtitle: str | Sequence[str] = "") -> str:
+        """The same as text."""
+
+    def counted(self, rows: Sequence[Row]) -> str:
+        """How much there is, in words."""
 
 
 class Screen(Protocol):
@@ -100,7 +113,7 @@ class LiveDisplay:
         self,
         displays: LiveDisplays,
         chart_id: str,
-        chart: Chart,
+        chart: Drawn,
         source: LiveSource,
         *,
         address: str = "",
@@ -260,7 +273,7 @@ class LiveDisplay:
     def _bundle(self, *, placeholder: bool, reason: str = "") -> Bundle:
         rows: list[Row] = list(self._rows or [])
         state = f"{reason} at {time.strftime('%H:%M:%S')}" if reason else "live"
-        lines = [" · ".join(filter(None, [_counted(rows), state, self.address]))]
+        lines = [" · ".join(filter(None, [self.chart.counted(rows), state, self.address]))]
         if self._problem:
             lines.append(f"the answer failed: {' '.join(self._problem.split())[:100]}")
         bundle: Bundle = {
@@ -289,7 +302,7 @@ class LiveDisplays:
         self._on_error = on_error
         self._shown: dict[str, LiveDisplay] = {}
 
-    def make(self, chart_id: str, chart: Chart, source: LiveSource, *, address: str = "") -> LiveDisplay:
+    def make(self, chart_id: str, chart: Drawn, source: LiveSource, *, address: str = "") -> LiveDisplay:
         """A chart, not shown yet.
 
         ``chart_id`` is the same each time its cell runs; ``address`` is that of its page.
@@ -332,14 +345,6 @@ def _at_once(work: Coroutine[Any, Any, list[dict[str, Any]]]) -> list[dict[str, 
         return rows
     work.close()
     return None
-
-
-def _counted(rows: list[Row]) -> str:
-    if not rows:
-        return ""
-    about_learners = all(any(key in row for key in ("user_id", "student", "safe_user_id")) for row in rows)
-    noun = "learner" if about_learners else "row"
-    return f"{len(rows)} {noun}{'s'[: len(rows) != 1]}"
 
 
 def _duration(seconds: float) -> str:

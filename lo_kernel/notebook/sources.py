@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lo_kernel.app.grid import in_panels
 from lo_kernel.query.rows import Rows, flat_rows
 
 if TYPE_CHECKING:
     from lo_kernel.runtime import Runtime
 
-__all__ = ["QuerySource"]
+__all__ = ["PanelSources", "QuerySource"]
 
 
 class QuerySource:
@@ -47,5 +48,26 @@ class QuerySource:
         def end() -> None:
             subscription.close()
             task.cancel()
+
+        return end
+
+
+class PanelSources:
+    """The answers of several panels, as a :class:`~lo_kernel.app.grid.Grid` wants them."""
+
+    def __init__(self, sources: Sequence[QuerySource]) -> None:
+        self._sources = tuple(sources)
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """All answers as they are now."""
+        return in_panels([await source.rows() for source in self._sources])
+
+    def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
+        """Call ``callback`` when one of them may have changed; gives what ends it."""
+        ends = [source.subscribe(callback) for source in self._sources]
+
+        def end() -> None:
+            for each in ends:
+                each()
 
         return end

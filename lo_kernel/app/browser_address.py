@@ -1,0 +1,136 @@
+"""How a browser reaches the app: directly, or through whatever stands between it and this machine.
+
+Asked in this order: what the setting ``public_url`` says; Colab; VS Code's proxy; JupyterHub; a Jupyter
+server on this machine that has jupyter-server-proxy; this machine itself. What is found through a Jupyter
+server is a path without a host, which a page of that server resolves by itself.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from lo_kernel.settings import Settings
+
+__all__ = ["BrowserAddress", "find_address", "jupyter_server", "probe_proxy"]
+
+_PROBE_SECONDS: Final = 0.5
+_NO_PORT: Final = 1
+"""A port that nobody listens on: asked for it, a proxy that is there fails, and one that isn't gives 404."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserAddress:
+    """Where a browser finds the app.
+
+    ``kind`` is ``setting``, ``colab``, ``vscode``, ``jupyterhub``, ``jupyter`` or ``local``. ``base`` ends
+    with a slash; for Colab, which makes addresses itself, it is empty. ``hosts`` are the names under which
+    the app will be asked then.
+
+    >>> BrowserAddress("local", "http://127.0.0.1:9999/").of("dashboards/my-class", "t-1")
+    'http://127.0.0.1:9999/dashboards/my-class?token=t-1'
+    """
+
+    kind: str
+    base: str
+    hosts: tuple[str, ...] = ()
+
+    def of(self, path: str, token: str = "") -> str:
+        """The address of one page; ``token`` goes into it where it is needed to open it."""
+        return f"{self.base}{path}" + (f"?token={token}" if token else "")
+
+
+def find_address(
+    settings: Settings,
+    port: int,
+    environ: Mapping[str, str],
+    *,
+    runtime_dir: Path | None = None,
+    probe: Callable[[Mapping[str, Any]], bool] | None = None,
+) -> BrowserAddress:
+    """How a browser reaches the app on ``port``; ``environ`` is the kernel's environment.
+
+    ``runtime_dir`` is where Jupyter servers leave their files; ``probe`` says whether one has a proxy.
+
+    >>> find_address(Settings(), 9999, {"JUPYTERHUB_SERVICE_PREFIX": "/user/ann/"}).base
+    '/user/ann/proxy/9999/'
+    """
+    if settings.public_url:
+        base = _template(settings.public_url, port)
+        return BrowserAddress("setting", base, _host_of(base))
+    if "COLAB_RELEASE_TAG" in environ:
+        return BrowserAddress("colab", "")
+    vscode = environ.get("VSCODE_PROXY_URI", "")
+    if "port" in vscode:
+        base = _template(vscode, port)
+        return BrowserAddress("vscode", base, _host_of(base))
+    hub = environ.get("JUPYTERHUB_SERVICE_PREFIX", "")
+    if hub:
+        public = environ.get("JUPYTERHUB_PUBLIC_URL", "") or environ.get("JUPYTERHUB_PUBLIC_HUB_URL", "")
+        return BrowserAddress("jupyterhub", f"{_slashed(hub)}proxy/{port}/", _host_of(public))
+    server = jupyter_server(environ, runtime_dir)
+    if server is not None and (probe or probe_proxy)(server):
+        return BrowserAddress("jupyter", f"{_slashed(server.get('base_url', '/'))}proxy/{port}/")
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    return BrowserAddress("local", f"http://{host}:{port}/")
+
+
+def jupyter_server(environ: Mapping[str, str], runtime_dir: Path | None = None) -> dict[str, Any] | None:
+    """What the Jupyter server that started this kernel says of itself; ``None`` where none did."""
+    pid = environ.get("JPY_PARENT_PID", "")
+    if not pid.isdecimal():
+        return None
+    if runtime_dir is None:
+        from jupyter_core.paths import jupyter_runtime_dir
+
+        runtime_dir = Path(jupyter_runtime_dir())
+    for path in _server_files(runtime_dir, pid):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and isinstance(found.get("port"), int):
+            return {name: found[name] for name in ("base_url", "port", "secure") if name in found}
+    return None
+
+
+def probe_proxy(server: Mapping[str, Any]) -> bool:
+    """Whether a Jupyter server has jupyter-server-proxy: without it, the address is not found (404).
+
+    Nothing is sent that says who asks; a server that wants to know that answers so, and has the address.
+    """
+    if server.get("secure"):
+        return False  # its certificate is hardly one of 127.0.0.1
+    connection = http.client.HTTPConnection("127.0.0.1", int(server["port"]), timeout=_PROBE_SECONDS)
+    try:
+        connection.request("GET", f"{_slashed(str(server.get('base_url', '/')))}proxy/{_NO_PORT}/")
+        return connection.getresponse().status != 404
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _server_files(folder: Path, pid: str) -> Iterator[Path]:
+    yield folder / f"jpserver-{pid}.json"
+    yield folder / f"nbserver-{pid}.json"
+
+
+def _template(address: str, port: int) -> str:
+    """An address in which ``{port}`` or ``{{port}}`` stands for the port."""
+    return _slashed(re.sub(r"\{\{?port\}?\}", str(port), address))
+
+
+def _slashed(address: str) -> str:
+    return address if address.endswith("/") else f"{address}/"
+
+
+def _host_of(address: str) -> tuple[str, ...]:
+    host = urlsplit(address).hostname
+    return (host,) if host else ()
