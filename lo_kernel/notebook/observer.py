@@ -17,6 +17,7 @@ from lo_kernel.notebook.jobs import Job
 
 if TYPE_CHECKING:
     from lo_kernel.app.dashboards import Dashboard
+    from lo_kernel.engine.errorlog import ErrorEntry
     from lo_kernel.engine.keys import Scope
     from lo_kernel.engine.reducers import Reducer
     from lo_kernel.engine.registry import Registration
@@ -133,7 +134,7 @@ class LearningObserver:
         self._displays: LiveDisplays | None = None
         self._jobs: JobDisplays | None = None
         self._unsaid: list[str] = []
-        runtime.errors.subscribe(lambda entry: self._unsaid.append(str(entry)))
+        runtime.errors.subscribe(self._went_wrong)
 
     # -- where it is ---------------------------------------------------------------------------
 
@@ -468,6 +469,11 @@ class LearningObserver:
             self._jobs = JobDisplays(KernelScreen(self._kernel), self._bridge, self._runtime.errors)
         return self._jobs
 
+    def _went_wrong(self, entry: ErrorEntry) -> None:
+        # events that come before the first reducer is written are no news
+        if entry.kind != "NoReducer" or len(self._runtime.registry):
+            self._unsaid.append(str(entry))
+
     def _take_notices(self) -> list[str]:
         """What went wrong since the last call, a line each: the kernel shows it after a cell."""
         notices, self._unsaid = self._unsaid, []
@@ -512,7 +518,9 @@ class LearningObserver:
             learners=len(runtime.learners),
             connections=len(runtime.sources),
             reducers=reducers,
-            errors=[str(entry) for entry in runtime.errors],
+            errors=[
+                str(entry) for entry in runtime.errors if entry.kind != "NoReducer" or len(runtime.registry)
+            ],
         )
 
     def __repr__(self) -> str:
