@@ -96,21 +96,25 @@ def jupyter_server(environ: Mapping[str, str], runtime_dir: Path | None = None) 
         except (OSError, ValueError):
             continue
         if isinstance(found, dict) and isinstance(found.get("port"), int):
-            return {name: found[name] for name in ("base_url", "port", "secure") if name in found}
+            return {name: found[name] for name in ("base_url", "port", "secure", "token") if name in found}
     return None
 
 
 def probe_proxy(server: Mapping[str, Any]) -> bool:
     """Whether a Jupyter server has jupyter-server-proxy: without it, the address is not found (404).
 
-    Nothing is sent that says who asks; a server that wants to know that answers so, and has the address.
+    A server answers whoever it doesn't know alike, whether it has the address or not. So it is asked with
+    its own token, which this user can read and which goes nowhere else; where that isn't enough, the answer
+    is no.
     """
     if server.get("secure"):
         return False  # its certificate is hardly one of 127.0.0.1
     connection = http.client.HTTPConnection("127.0.0.1", int(server["port"]), timeout=_PROBE_SECONDS)
     try:
-        connection.request("GET", f"{_slashed(str(server.get('base_url', '/')))}proxy/{_NO_PORT}/")
-        return connection.getresponse().status != 404
+        path = f"{_slashed(str(server.get('base_url', '/')))}proxy/{_NO_PORT}/"
+        token = str(server.get("token") or "")
+        connection.request("GET", path, headers={"Authorization": f"token {token}"} if token else {})
+        return connection.getresponse().status not in (301, 302, 303, 307, 308, 401, 403, 404)
     except (OSError, http.client.HTTPException):
         return False
     finally:
