@@ -249,13 +249,17 @@ class Source:
             self._leave_stream()
             if stream.fence is not None:
                 await stream.fence()  # what the connection before this one has still on its way is not taken
-            stream.fence, stream.tell = self._fence, self._acknowledge
+            stream.fence, stream.tell = self._fence, None
             self.stream = stream
         else:
             stream.users -= 1
         self._renew()
+        # the client goes on from the first count it hears: it has to be that of all that came before
         self._acked = await pipeline.durable(stream)
+        if self._fenced:
+            raise Fenced
         self._acked_at = asyncio.get_running_loop().time()
+        stream.tell = self._acknowledge
         await self.send({"status": "ack", "stream": stream.id, "n": self._acked})
 
     async def _open_stream(self, stream_id: str) -> Stream:
@@ -272,7 +276,7 @@ class Source:
         stream, self.stream = self.stream, None
         if stream is not None:
             self.runtime.pipeline.streams.close(stream)
-            if stream.tell == self._acknowledge:
+            if stream.fence == self._fence:
                 stream.tell = stream.fence = None
 
     async def _fence(self) -> None:

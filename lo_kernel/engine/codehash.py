@@ -8,8 +8,11 @@ object, say) counts by its type alone.
 from __future__ import annotations
 
 import contextlib
+import dis
+import functools
 import hashlib
 import inspect
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -94,10 +97,26 @@ class _Walk:
                 self.value(cell.cell_contents)
             except ValueError:  # a cell that isn't filled yet
                 self.note("empty cell")
-        for name in sorted(_names(function.__code__)):
+        names = _attributes(function.__code__)
+        for cell in function.__closure__ or ():
+            with contextlib.suppress(ValueError):
+                if isinstance(cell.cell_contents, types.ModuleType):
+                    self.members(cell.cell_contents, names)
+        for name in sorted(_globals(function.__code__)):
             if name in function.__globals__:
                 self.note("global", name)
-                self.reached(function.__globals__[name])
+                value = function.__globals__[name]
+                self.reached(value)
+                if isinstance(value, types.ModuleType):
+                    self.members(value, names)
+
+    def members(self, module: types.ModuleType, names: set[str]) -> None:
+        """What is used of a module that isn't installed."""
+        if _is_library(module):
+            return
+        for name in sorted(names & vars(module).keys()):
+            self.note("member", name)
+            self.reached(vars(module)[name])
 
     def reached(self, value: Any) -> None:
         """A global: what comes from an installed module counts by name, what was written here by content."""
@@ -132,6 +151,19 @@ class _Walk:
 
     def other(self, value: Any) -> None:
         self.note("object", type(value).__module__, type(value).__qualname__)
+        if isinstance(value, functools.partial):
+            self.value(value.func)
+            self.value(value.args)
+            self.value(value.keywords)
+            return
+        if isinstance(value, re.Pattern):
+            self.note(value.pattern, value.flags)
+            return
+        if not _installed(type(value)):
+            self.value(type(value))
+            if isinstance(fields := getattr(value, "__dict__", None), dict):
+                self.value(fields)
+            return
         # of a live object its type is all that can be said
         with contextlib.suppress(TypeError, ValueError, RecursionError, msgspec.MsgspecError):
             self.note(msgspec.json.encode(value, order="deterministic"))
@@ -144,11 +176,25 @@ def _has_docstring(code: types.CodeType) -> bool:
     return bool(code.co_consts) and isinstance(code.co_consts[0], str)
 
 
-def _names(code: types.CodeType) -> set[str]:
+def _globals(code: types.CodeType) -> set[str]:
+    """Names that code takes from its module, nested functions included."""
+    names = {
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            names |= _globals(const)
+    return names
+
+
+def _attributes(code: types.CodeType) -> set[str]:
+    """Names that code uses, attributes included, with those of nested functions."""
     names = set(code.co_names)
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
-            names |= _names(const)
+            names |= _attributes(const)
     return names
 
 
@@ -157,6 +203,10 @@ def _installed(value: Any) -> bool:
     module = sys.modules.get(getattr(value, "__module__", None) or "")
     if module is None or getattr(module, "__name__", "") == "__main__":
         return False
+    return _is_library(module)
+
+
+def _is_library(module: types.ModuleType) -> bool:
     spec = getattr(module, "__spec__", None)
     origin = getattr(spec, "origin", None) or ""
     if origin in ("built-in", "frozen"):

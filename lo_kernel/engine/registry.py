@@ -87,6 +87,7 @@ class Registry:
         default: Any = None,
         module: str = "jupyter-helper",
         migrate: Any = "restream",
+        release: str = "",
         on_progress: Progress | None = None,
     ) -> Registration:
         """Register a reducer; what has this id already goes on answering until the new one is ready.
@@ -94,7 +95,8 @@ class Registry:
         The same code goes on with its states. ``migrate`` says what becomes of those of other code:
         ``"restream"`` folds all past events anew; ``"drop"`` begins with nothing, and with the events from
         now on; ``"keep"`` goes on with the old states as they are; a function (or coroutine function) makes
-        each new state from an old one. Where there are no old states, the last two restream.
+        each new state from an old one. Where there are no old states, the last two restream. ``release`` is
+        the version of the package that the code is from: another one counts as other code.
 
         Mistakes in the arguments raise :class:`~lo_kernel.errors.ReducerError` here and now; the rest
         happens in the background (:meth:`Registration.ready`). Only on the app's loop.
@@ -103,6 +105,7 @@ class Registry:
             reducer_id, function, context=context, scope=scope, default=default, migrate=migrate
         )
         null_state = declared.null_state
+        told = [release] if release else []
         registration = Registration(
             reducer_id,
             context,
@@ -112,7 +115,7 @@ class Registry:
             null_state,
             null_state if default is None else default,
             module,
-            code_hash(function, null_state, declared.key_name, context, list(scope.names)),
+            code_hash(function, null_state, declared.key_name, context, list(scope.names), *told),
             pipeline=self.pipeline,
         )
         old = self._registrations.get(reducer_id)

@@ -201,16 +201,18 @@ class Run:
             if self.strict and internal is not False:
                 encode_state(internal)
         except Exception as error:
-            entry.seq = number
-            self._failed(error, event)
-            self._undo(entry)
+            if not self._unsound(entry, item):
+                entry.seq = number
+                self._failed(error, event)
+                self._undo(entry)
             return
         except BaseException:  # an interrupted cell, say: the event is folded in a moment
             self._undo(entry)
             self._wait(entry, item)
             raise
         if internal is False or external is False:
-            self._apply(entry, item, internal, external)
+            if internal is not False or not self._unsound(entry, item):
+                self._apply(entry, item, internal, external)
             return
         self.events += 1
         entry.seq = number
@@ -263,6 +265,18 @@ class Run:
         """Put a state back to what it was before the event at hand."""
         self.guarded = True
         self._refold(entry, entry.since or ())
+
+    def _unsound(self, entry: LiveState, item: Item) -> bool:
+        """Whether an earlier event left a state that isn't JSON: it is left out, and ``item`` folded again."""
+        if self.strict or entry.since is None:
+            return False
+        before = self.failures
+        self._refold(entry, entry.since)
+        if self.failures == before:
+            return False
+        self.strict = self.guarded = True
+        self.take(item, item[1].event(_decode(item[2]), item[3]))
+        return True
 
     def _refold(self, entry: LiveState, items: Sequence[Item]) -> None:
         """Make a state anew from its text and the events since; what isn't JSON is left out and reported."""
@@ -545,7 +559,7 @@ class Run:
         """Let states go that were not used since the last look and are in the store."""
         self._stored = True
         if not self.unsaved:
-            for ident in list(itertools.islice(self.entries, self.limit // 5 + 1)):
+            for ident in list(itertools.islice(self.entries, max(500, self.limit // 5))):
                 entry = self.entries.pop(ident)
                 if entry.used or entry.dirty or entry.waiting is not None:
                     entry.used = False
@@ -608,6 +622,8 @@ class Run:
         self.unsaved = {}
         self.position = snapshot.position
         self.fresh = False
+        if len(self.entries) > self.limit:
+            self._evict()
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -44,7 +44,8 @@ class Commit:
 class Store(Protocol):
     """A key-value store of states.
 
-    All calls come from the app's loop. ``commit`` is atomic over everything it is given.
+    All calls come from the app's loop. ``commit`` is atomic over everything it is given. A store that never
+    makes the loop wait may have a plain method ``get_now(generation, key)`` for one key, besides.
     """
 
     name: str

@@ -29,6 +29,10 @@ class MemoryStore:
         states = self._states.get(generation, {})
         return [states.get(key) for key in keys]
 
+    def get_now(self, generation: int, key: str) -> bytes | None:
+        """The JSON text of one key, at once; ``None`` where there is none."""
+        return self._states.get(generation, {}).get(key)
+
     async def keys(self, generation: int, prefix: str = "") -> list[str]:
         """See :class:`~lo_kernel.engine.store.Store`."""
         return sorted(key for key in self._states.get(generation, ()) if key.startswith(prefix))

@@ -103,6 +103,14 @@ class SqliteStore:
                     await asyncio.sleep(0)
         return [found[key].encode() if key in found else None for key in keys]
 
+    def get_now(self, generation: int, key: str) -> bytes | None:
+        """The JSON text of one key, at once (a few microseconds); ``None`` where there is none."""
+        with self._used("reading states") as connection:
+            row = connection.execute(
+                "SELECT value FROM state WHERE generation = ? AND key = ?", (generation, key)
+            ).fetchone()
+        return row[0].encode() if row else None
+
     async def keys(self, generation: int, prefix: str = "") -> list[str]:
         """See :class:`~lo_kernel.engine.store.Store`."""
         with self._used("listing keys") as connection:
