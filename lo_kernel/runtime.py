@@ -1,16 +1,18 @@
 """The runtime: one of each part, made in the order in which an event passes them.
 
 It is given to whoever needs a part; nothing in the package is global. ``start`` and ``stop`` run on the
-app's loop.
+app's loop. The parts that answer questions are made, and their modules imported, when the first one is asked
+for: a kernel that starts need not wait for them.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from lo_kernel.app.dashboards import Dashboards
 from lo_kernel.app.meter import Meter
 from lo_kernel.app.security import Security
 from lo_kernel.engine.archive import Archive
@@ -22,13 +24,16 @@ from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.registry import Registration, Registry
 from lo_kernel.engine.store import open_store
 from lo_kernel.errors import NotOwnerError
-from lo_kernel.query.catalog import Catalog
-from lo_kernel.query.executor import Executor
-from lo_kernel.query.functions import Functions
-from lo_kernel.query.live import LiveQueries
-from lo_kernel.query.rosters import Rosters
 from lo_kernel.settings import Settings
 from lo_kernel.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lo_kernel.app.dashboards import Dashboards
+    from lo_kernel.query.catalog import Catalog
+    from lo_kernel.query.executor import Executor
+    from lo_kernel.query.functions import Functions
+    from lo_kernel.query.live import LiveQueries
+    from lo_kernel.query.rosters import Rosters
 
 __all__ = ["NoReadLog", "ReadLog", "Runtime"]
 
@@ -45,6 +50,18 @@ class NoReadLog:
 
     def record(self, kind: str, what: str, learners: Iterable[str]) -> None:
         """Keep nothing."""
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """What questions need; all of it, or nothing."""
+
+    functions: Functions
+    rosters: Rosters
+    catalog: Catalog
+    executor: Executor
+    live: LiveQueries
+    dashboards: Dashboards
 
 
 class Runtime:
@@ -73,16 +90,65 @@ class Runtime:
         self.store = open_store("memory", "")
         self.pipeline = Pipeline(self.archive, self.store, self.errors, self.learners)
         self.registry = Registry(self.pipeline, self.store, self.errors)
-        self.functions = Functions()
-        self.rosters = Rosters(self.learners, self.functions)
-        self.catalog = Catalog()
-        self.executor = Executor(self.registry, self.registry, self.functions, self.catalog, self.reads)
-        self.live = LiveQueries(self.executor, self.registry, self._note)
-        self.registry.on_live.append(self.live.reducers_changed)
-        self.dashboards = Dashboards(self.executor, self.catalog, self.functions)
+        self._asking: _Asking | None = None
+        self._making = threading.Lock()
         self.meter = Meter(lambda: self.pipeline.accepted)
         self.registry.on_restored.append(self._restored)
         self._follower: Follower | None = None
+
+    @property
+    def functions(self) -> Functions:
+        """What queries may call by name."""
+        return self._questions.functions
+
+    @property
+    def rosters(self) -> Rosters:
+        """Who is in which course."""
+        return self._questions.rosters
+
+    @property
+    def catalog(self) -> Catalog:
+        """The named queries."""
+        return self._questions.catalog
+
+    @property
+    def executor(self) -> Executor:
+        """What runs a query once."""
+        return self._questions.executor
+
+    @property
+    def live(self) -> LiveQueries:
+        """Queries that stay up to date."""
+        return self._questions.live
+
+    @property
+    def dashboards(self) -> Dashboards:
+        """What is shown of the answers, and how."""
+        return self._questions.dashboards
+
+    @property
+    def _questions(self) -> _Asking:
+        if self._asking is None:
+            with self._making:  # a cell and the app may be the first at the same time, on two threads
+                if self._asking is None:
+                    self._asking = self._make_asking()
+        return self._asking
+
+    def _make_asking(self) -> _Asking:
+        from lo_kernel.app.dashboards import Dashboards
+        from lo_kernel.query.catalog import Catalog
+        from lo_kernel.query.executor import Executor
+        from lo_kernel.query.functions import Functions
+        from lo_kernel.query.live import LiveQueries
+        from lo_kernel.query.rosters import Rosters
+
+        functions = Functions()
+        rosters = Rosters(self.learners, functions)
+        catalog = Catalog()
+        executor = Executor(self.registry, self.registry, functions, catalog, self.reads)
+        live = LiveQueries(executor, self.registry, self._note)
+        self.registry.on_live.append(live.reducers_changed)
+        return _Asking(functions, rosters, catalog, executor, live, Dashboards(executor, catalog, functions))
 
     def _note(self, where: str, error: BaseException) -> None:
         self.errors.add(where, error)
@@ -212,8 +278,9 @@ class Runtime:
             await self._follower.stop()
             self._follower = None
         self.meter.stop()
-        self.dashboards.close()
-        self.live.close()
+        if self._asking is not None:
+            self._asking.dashboards.close()
+            self._asking.live.close()
         if self.started is not None:
             await self.registry.stop()
             await self.pipeline.stop()

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from lo_kernel.errors import WorkspaceError
+from lo_kernel.lock import FileLock
 
 __all__ = ["TOKEN_KINDS", "Owner", "Workspace", "write_private"]
 
@@ -75,7 +76,7 @@ class Workspace:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.owner = False  # whether this process owns it
-        self._lock: Any = None
+        self._lock: FileLock | None = None
         self._secrets = _Secrets()
 
     @property
@@ -104,22 +105,16 @@ class Workspace:
         return self.owner
 
     def _acquire(self) -> bool:
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / "owner.lock", mode=0o600)
+        lock = FileLock(self.path / "owner.lock")
         deadline = time.monotonic() + _PROBING
-        while True:
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                # one who only looks whether it is owned holds it for a moment
-                if time.monotonic() >= deadline or self._file_owner() is not None:
-                    return False
-                time.sleep(0.01)
-                continue
-            self._lock = lock
-            (self.path / "owner.json").unlink(missing_ok=True)  # of one that was killed
-            return True
+        while not lock.acquire():
+            # one who only looks whether it is owned holds it for a moment
+            if time.monotonic() >= deadline or self._file_owner() is not None:
+                return False
+            time.sleep(0.01)
+        self._lock = lock
+        (self.path / "owner.json").unlink(missing_ok=True)  # of one that was killed
+        return True
 
     def _shared_secrets(self) -> _Secrets:
         """The tokens; the owner makes them where there are none, others wait for it to."""
@@ -152,15 +147,12 @@ class Workspace:
 
     def is_owned(self) -> bool:
         """Whether a process owns it now, this one or another; by the lock, which no dead process holds."""
-        from filelock import FileLock, Timeout
-
         if self.owner:
             return True
-        probe = FileLock(self.path / "owner.lock", mode=0o600)
+        probe = FileLock(self.path / "owner.lock")
         try:
-            probe.acquire(timeout=0)
-        except Timeout:
-            return True
+            if not probe.acquire():
+                return True
         except OSError:
             return self._file_owner() is not None
         probe.release()

@@ -259,7 +259,7 @@ async def test_a_reader_who_takes_nothing_is_cut_off(settings: Settings) -> None
     parts = Parts(Reducer("big", default={"text": ""}), people=20)
     parts.catalog.add_reducer(parts.reducers.get("big"), "m")
     app = web.Application()
-    app.add_routes(protocol.routes(parts.live, parts.rosters, stalled=0.3))
+    app.add_routes(protocol.routes(parts, stalled=0.3))
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -27,7 +27,7 @@ def create_app(runtime: Runtime) -> web.Application:
     app[RUNTIME] = runtime
     app[SOCKETS] = set()
     app.add_routes(ingest.routes(runtime))
-    app.add_routes(protocol.routes(runtime.live, runtime.rosters))
+    app.add_routes(protocol.routes(runtime))
     app.add_routes(pages.routes(runtime))
     app.on_startup.append(_start)
     app.on_shutdown.append(_close_sockets)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -21,11 +21,11 @@ from aiohttp import WSMsgType, web
 from lo_kernel.app.ingest import SOCKETS
 from lo_kernel.app.security import ACCESS, offered_protocols, takes
 from lo_kernel.errors import LOError, QueryError
-from lo_kernel.query.live import LiveQueries, Subscription
-from lo_kernel.query.ports import JSON
-from lo_kernel.query.rosters import Rosters
-from lo_kernel.query.updates import message
-from lo_kernel.query.values import error_value
+
+if TYPE_CHECKING:
+    from lo_kernel.query.live import LiveQueries, Subscription
+    from lo_kernel.query.ports import JSON
+    from lo_kernel.query.rosters import Rosters
 
 __all__ = ["QueryConnection", "routes"]
 
@@ -39,7 +39,19 @@ _PROGRESS_SECONDS: Final = 0.5
 Send = Callable[[bytes], Awaitable[None]]
 
 
-def routes(live: LiveQueries, rosters: Rosters, *, stalled: float = STALLED_SECONDS) -> list[web.RouteDef]:
+class Asked(Protocol):
+    """Who answers; a part is made, and its modules imported, when it is first looked at."""
+
+    @property
+    def live(self) -> LiveQueries:
+        """The queries."""
+
+    @property
+    def rosters(self) -> Rosters:
+        """The courses."""
+
+
+def routes(asked: Asked, *, stalled: float = STALLED_SECONDS) -> list[web.RouteDef]:
     """The routes for queries and rosters; ``stalled`` is in seconds."""
 
     @takes("read")
@@ -66,7 +78,9 @@ def routes(live: LiveQueries, rosters: Rosters, *, stalled: float = STALLED_SECO
         sockets = request.app.get(SOCKETS)
         if sockets is not None:
             sockets.add(ws)
-        connection = QueryConnection(live, send, open_queries=_everything(request), names=_names(request))
+        connection = QueryConnection(
+            asked.live, send, open_queries=_everything(request), names=_names(request)
+        )
         try:
             async for frame in ws:
                 if frame.type == WSMsgType.TEXT:
@@ -84,13 +98,13 @@ def routes(live: LiveQueries, rosters: Rosters, *, stalled: float = STALLED_SECO
     @takes("read")
     async def courselist(request: web.Request) -> web.Response:
         """The courses."""
-        return _json(rosters.courses())
+        return _json(asked.rosters.courses())
 
     @takes("read")
     async def courseroster(request: web.Request) -> web.Response:
         """The learners of a course."""
         try:
-            rows = await rosters.roster(request.match_info["course_id"], names=_names(request))
+            rows = await asked.rosters.roster(request.match_info["course_id"], names=_names(request))
         except LOError as error:
             return _json({"error": str(error)}, status=404)
         return _json(rows)
@@ -138,7 +152,9 @@ class QueryConnection:
 
     async def refuse(self, text: str, path: str = "request") -> None:
         """Send an error that the client can show."""
-        await self.send(message("error", path, error_value(text, "query")))
+        from lo_kernel.query.values import error_value
+
+        await self.send(_message("error", path, error_value(text, "query")))
 
     async def close(self) -> None:
         """End all queries."""
@@ -180,7 +196,7 @@ class QueryConnection:
             for frame in first.frames:
                 await self.send(frame)
             if _flag(query, kwargs, "mark_complete"):
-                await self.send(message("complete", name, {}))
+                await self.send(_message("complete", name, {}))
             if _delay(kwargs) < 0:
                 return
             async for update in subscription:
@@ -234,9 +250,15 @@ class QueryConnection:
                     "done": getattr(registration, "done", None),
                     "total": getattr(registration, "total", None),
                 }
-                await self.send(message("progress", name, about))
+                await self.send(_message("progress", name, about))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(subscription.ready(), _PROGRESS_SECONDS)
+
+
+def _message(op: str, path: str, value: JSON) -> bytes:
+    from lo_kernel.query.updates import message
+
+    return message(op, path, value)
 
 
 def _flag(query: Mapping[str, JSON], kwargs: Mapping[str, JSON], name: str) -> bool:

@@ -15,7 +15,6 @@ from aiohttp import web
 
 import lo_kernel
 from lo_kernel.app import status
-from lo_kernel.app.dashboards import COURSE, Dashboards
 from lo_kernel.app.security import ACCESS, takes
 from lo_kernel.engine.events import Sender
 from lo_kernel.errors import LOError
@@ -61,8 +60,7 @@ async def learner(
 
 
 def routes(runtime: Runtime) -> list[web.RouteDef]:
-    """The routes of all of this."""
-    dashboards: Dashboards = runtime.dashboards
+    """The routes of all of this; ``runtime.dashboards`` is made, and imported, when one is asked."""
 
     @takes("read")
     async def one_learner(request: web.Request) -> web.StreamResponse:
@@ -80,13 +78,16 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
     @takes("read")
     async def state(request: web.Request) -> web.StreamResponse:
         try:
-            reducers = dashboards.reducers(request.match_info["id"])
+            reducers = runtime.dashboards.reducers(request.match_info["id"])
         except LOError as error:
             return _json({"error": str(error)}, status=404)
         return _json({**status.facts(runtime), "reducers": status.reducer_facts(reducers)})
 
     @takes("read")
     async def drawings(request: web.Request) -> web.StreamResponse:
+        from lo_kernel.app.dashboards import COURSE
+
+        dashboards = runtime.dashboards
         try:
             dashboard = dashboards[request.match_info["id"]]
         except LOError as error:
@@ -106,6 +107,7 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
 
     @takes("read")
     async def course_dashboards(request: web.Request) -> web.StreamResponse:
+        dashboards = runtime.dashboards
         own = [
             {
                 "name": board.title,
@@ -119,7 +121,7 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
 
     @takes("read")
     async def student_dashboards(request: web.Request) -> web.StreamResponse:
-        return _json(dashboards.student_links)
+        return _json(runtime.dashboards.student_links)
 
     @takes("read")
     async def userinfo(request: web.Request) -> web.StreamResponse:

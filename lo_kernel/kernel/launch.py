@@ -12,7 +12,6 @@ __all__ = ["launch"]
 
 _IMPORTS = (
     "aiohttp.web",
-    "filelock",
     "lo_kernel.app.application",
     "lo_kernel.notebook.observer",
     "lo_kernel.runtime",

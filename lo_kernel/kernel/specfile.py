@@ -42,7 +42,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _LOGOS = ("logo-svg.svg", "logo-32x32.png", "logo-64x64.png")
 # As argv[0] these mean "the Python that the Jupyter server runs on" (jupyter_client, format_kernel_cmd).
 _SERVERS_PYTHON = {"python", f"python{sys.version_info[0]}", "python{}.{}".format(*sys.version_info[:2])}
-_NEEDED = ("ipykernel", "aiohttp", "jupyter_client", "zmq", "platformdirs", "msgspec", "filelock")
+_NEEDED = ("ipykernel", "aiohttp", "jupyter_client", "zmq", "platformdirs", "msgspec")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

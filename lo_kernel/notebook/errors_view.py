@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, overload
 
-from lo_kernel.notebook.cards import errors_html, errors_text
-
 if TYPE_CHECKING:
     from lo_kernel.engine.errorlog import ErrorEntry, ErrorLog
 
@@ -40,7 +38,11 @@ class Errors(Sequence["ErrorEntry"]):
         return list(self._log)[index]
 
     def __repr__(self) -> str:
+        from lo_kernel.notebook.cards import errors_text
+
         return errors_text(self._log)
 
     def _repr_html_(self) -> str:
+        from lo_kernel.notebook.cards import errors_html
+
         return errors_html(self._log)
