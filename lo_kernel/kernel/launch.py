@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 import threading
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,6 +22,9 @@ _IMPORTS = (
     "lo_kernel.kernel.running",
 )
 
+_BEFORE_OPENSSL = "aiohttp.connector"  # the module that loads the certificates, at its end
+_LOOK_EVERY = 0.001  # s
+
 
 def launch(argv: Sequence[str], *, by_hand: bool = False) -> None:
     """Run a kernel with ``argv`` (as after ``python -m lo_kernel``) until it ends.
@@ -31,8 +35,8 @@ def launch(argv: Sequence[str], *, by_hand: bool = False) -> None:
     walk over the growing heap of imported modules again and again (30 ms), waits until all is there. And
     the app's modules are imported by a thread while this one opens the kernel's sockets and its history:
     `aiohttp` loads the machine's CA certificates (20 to 40 ms of OpenSSL's time without the GIL), SQLite
-    waits for the disk. The thread starts after ipykernel's own imports, since two threads that both only
-    import take the GIL from each other and are slower than one.
+    waits for the disk. Two threads that both only import take the GIL from each other and are slower than
+    one: so the thread starts after ipykernel's own imports, and is left alone until it comes to OpenSSL.
     """
     gc.disable()
     try:
@@ -40,6 +44,8 @@ def launch(argv: Sequence[str], *, by_hand: bool = False) -> None:
 
         importing = threading.Thread(target=_import_app, name="lo_kernel imports", daemon=True)
         importing.start()
+        while importing.is_alive() and _BEFORE_OPENSSL not in sys.modules:
+            importing.join(_LOOK_EVERY)
         app = LOKernelApp.instance(by_hand=by_hand)
         app.initialize(list(argv))
         importing.join()
