@@ -1,6 +1,7 @@
 # make lab     JupyterLab on the example notebook, with a class typing into it (ARGS=--no-browser prints the address)
 # make test    everything that is checked: lint, docs, tests; says at the end what this machine lacks
 # make lint    ruff and mypy          make docs    the documentation, into site/
+# make pictures  the screenshots in docs/images, taken anew
 # make soak    the tests that run for minutes         make bench   every benchmark (BENCH=kernel_start: that one)
 # make clean   all that these made
 #
@@ -19,7 +20,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 # In a container one is root most often, which JupyterLab wants to hear said.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab test test-kernel lint docs soak bench clean
+.PHONY: help lab test test-kernel lint docs pictures soak bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +42,9 @@ lint: $(VENV)/test.done
 
 docs: $(VENV)/test.done
 	$(RUN) -m mkdocs build --strict
+
+pictures: $(VENV)/test.done
+	$(RUN) -m pytest --pictures -m browser $(ARGS)
 
 soak: $(VENV)/test.done
 	$(RUN) -m pytest --soak -m soak $(ARGS)

@@ -75,8 +75,9 @@ def _need(name: str) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--soak` lets the tests run that take minutes."""
+    """`--soak` lets the tests run that take minutes; `--pictures` renews those of README and docs."""
     parser.addoption("--soak", action="store_true", help="run the tests that take minutes, too")
+    parser.addoption("--pictures", action="store_true", help="take the pictures in docs/images anew")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -129,6 +130,8 @@ def _left_out(config: pytest.Config) -> dict[str, int]:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     counts: dict[str, int] = {}
     for report in reporter.stats.get("skipped", []) if reporter is not None else []:
+        if hasattr(report, "context"):  # of a subtest: the test itself has run
+            continue
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reason = reason.removeprefix("Skipped: ")
         counts[reason] = counts.get(reason, 0) + 1
@@ -145,6 +148,16 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
         if os.environ.get(name) != value:
             monkeypatch.setenv(name, value)
     return values
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Folder for screenshots: docs/images with `--pictures`, otherwise one that nobody keeps."""
+    if not request.config.getoption("--pictures"):
+        return tmp_path
+    folder = Path(__file__).parent.parent / "docs" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "local_reducer.ipynb"
-PICTURE = ROOT / "docs" / "images" / "notebook.png"
 
 NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 IDLE = f'{NOTEBOOK} .jp-Notebook-ExecutionIndicator[data-status="idle"]'
@@ -141,7 +140,7 @@ def test_pick_the_kernel_from_the_launcher(lab: Lab, page: Page) -> None:
     assert card.get_by_role("link").get_attribute("href")
 
 
-def test_the_example_grows(lab: Lab, page: Page) -> None:
+def test_the_example_grows(lab: Lab, page: Page, pictures: Path) -> None:
     """The example runs in JupyterLab, and the bars under its cell grow in place while the class types."""
     opened(page, lab.address(f"lab/tree/{EXAMPLE.name}"), f"{NOTEBOOK} .jp-Notebook .jp-Cell")
     wait_for_kernel(page)
@@ -161,12 +160,11 @@ def test_the_example_grows(lab: Lab, page: Page) -> None:
     last = counts(page)
     assert all(last[learner] >= number for learner, number in first.items())
     assert output.evaluate("node => node.isConnected"), "the output is still the same one"
-    take_picture(page)
+    take_picture(page, pictures / "notebook.png")
 
 
-def take_picture(page: Page) -> None:
-    """The README's picture: from the reducer's code down to the answer of a query."""
+def take_picture(page: Page, path: Path) -> None:
+    """The README's picture, which `make pictures` keeps: from the reducer's code to the answer of a query."""
     page.locator(".jp-CodeCell:has-text('student_event_reducer(')").evaluate("node => node.scrollIntoView()")
     page.mouse.move(5, 600)
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=PICTURE)
+    page.screenshot(path=path)
