@@ -145,7 +145,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
                 cell_id=cell_id,
             )
         if not silent:
-            self._after_cell(watch.held, told=store_history)
+            self._after_cell(watch.held, told=store_history, ok=reply.get("status") == "ok")
         return reply
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
@@ -280,9 +280,9 @@ class LOKernel(SettingsTraits, IPythonKernel):
             self.shell.user_ns["lo"] = self.lo
             self.shell.user_ns_hidden["lo"] = self.lo
 
-    def _after_cell(self, held: float, *, told: bool) -> None:
+    def _after_cell(self, held: float, *, told: bool, ok: bool) -> None:
         self._offer_lo()
-        if told and self._unsaid:
+        if told and self._unsaid and (ok or self.failure):  # under a traceback nobody would look for it
             self._unsaid = False
             if self.failure:
                 self._say_error(f"Learning Observer: {self.address_line}\n{self.failure}")
