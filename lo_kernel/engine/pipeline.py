@@ -60,6 +60,7 @@ class Pipeline:
         self.synced = 0  # number of the newest event that is on disk
         self.accepted = 0  # events taken in since the start
         self.full = False  # whether sources have to wait (`room`)
+        self.commit_every = COMMIT_EVERY  # longer while a replay goes on, whose events are in its file anyway
         self.unrouted: dict[str, int] = {}  # events by context that no reducer has
         self.store_up = True
         self.plain: dict[str, bytes] = {}  # keys of nobody's reducer, on their way to the store
@@ -270,7 +271,7 @@ class Pipeline:
     async def _commit_forever(self) -> None:
         while True:
             await self._wake.wait()
-            await asyncio.sleep(COMMIT_EVERY)
+            await asyncio.sleep(self.commit_every)
             self._wake.clear()
             self._awake = False
             try:

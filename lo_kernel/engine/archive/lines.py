@@ -24,7 +24,6 @@ __all__ = [
     "decode_line",
     "decode_lines",
     "end_of_last_line",
-    "event_line",
     "last_number",
     "line_at",
     "rejection_line",
@@ -54,17 +53,6 @@ class Record(msgspec.Struct, gc=False):
 
 decode_line = msgspec.json.Decoder(Record).decode
 decode_lines = msgspec.json.Decoder(Record).decode_lines
-
-
-def event_line(number: int, time: float, ordinal: int | None, by: bytes, body: bytes | msgspec.Raw) -> bytes:
-    r"""The line of one event; ``body`` is a JSON object without line breaks.
-
-    >>> event_line(1, 2.5, None, b"{}", b'{"event":"x"}')
-    b'{"n":1,"t":2.5,"by":{},"body":{"event":"x"}}\n'
-    """
-    if ordinal is None:
-        return b'{"n":%d,"t":%r,"by":%b,"body":%b}\n' % (number, time, by, body)
-    return b'{"n":%d,"t":%r,"s":%d,"by":%b,"body":%b}\n' % (number, time, ordinal, by, body)
 
 
 def rejection_line(

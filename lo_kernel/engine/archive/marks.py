@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,14 +20,14 @@ class _Marks(msgspec.Struct):
     marks: dict[str, list[tuple[int, int]]]
 
 
-def find_ordinals(folder: Path, mark: str) -> list[tuple[int, int]]:
+def find_ordinals(folder: Path, marks: Sequence[str]) -> list[tuple[int, int]]:
     """See :meth:`Archive.ordinals`."""
     found: list[tuple[int, int]] = []
     for listed in list_segments(folder):
         segment = listed
         while True:
             try:
-                found += _of_packed(segment, mark) if segment.packed else _of_plain(segment, mark)
+                found += _of_packed(segment, marks) if segment.packed else _of_plain(segment, marks)
                 break
             except FileNotFoundError:  # it changed its form meanwhile, or was set aside
                 now = [each for each in list_segments(folder) if each.first == listed.first]
@@ -36,27 +37,31 @@ def find_ordinals(folder: Path, mark: str) -> list[tuple[int, int]]:
     return merged(found)
 
 
-def _of_packed(segment: Segment, mark: str) -> list[tuple[int, int]]:
+def _of_packed(segment: Segment, marks: Iterable[str]) -> list[tuple[int, int]]:
     try:
-        marks: _Marks = read_index(segment.plain, _Marks)
-        return marks.marks.get(mark, [])
+        index: _Marks = read_index(segment.plain, _Marks)
+        return _chosen(index.marks, marks)
     except (FileNotFoundError, ArchiveError):
         with segment.path.open("rb") as file:
-            return index_of_packed(file.fileno(), segment.first).marks.get(mark, [])
+            return _chosen(index_of_packed(file.fileno(), segment.first).marks, marks)
 
 
-def _of_plain(segment: Segment, mark: str) -> list[tuple[int, int]]:
-    kind, _, name = mark.partition(":")
-    needle = b'"mark":' + msgspec.json.encode({kind: name})[:-1]
+def _chosen(found: Mapping[str, list[tuple[int, int]]], marks: Iterable[str]) -> list[tuple[int, int]]:
+    return [each for mark in marks for each in found.get(mark, ())]
+
+
+def _of_plain(segment: Segment, marks: Sequence[str]) -> list[tuple[int, int]]:
+    parts = [mark.partition(":") for mark in marks]
+    needles = [b'"mark":' + msgspec.json.encode({kind: name})[:-1] for kind, _, name in parts]
     maker = IndexMaker(segment.first)
     reader = PlainReader(segment, 0)
     try:
         while lines := reader.read():
-            if needle in lines:
+            if any(needle in lines for needle in needles):
                 maker.take(lines)
     finally:
         reader.close()
-    return maker.index(0).marks.get(mark, [])
+    return _chosen(maker.index(0).marks, marks)
 
 
 def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

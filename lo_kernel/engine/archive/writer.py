@@ -18,10 +18,10 @@ from lo_kernel.engine.archive.lines import (
     LineFile,
     Record,
     end_of_last_line,
-    event_line,
     last_number,
     rejection_line,
 )
+from lo_kernel.engine.archive.marks import find_ordinals
 from lo_kernel.engine.archive.sealing import (
     Stopped,
     check_segment,
@@ -38,6 +38,8 @@ from lo_kernel.errors import ArchiveError, NotOwnerError
 __all__ = ["Archive"]
 
 SEGMENT_BYTES: Final = 64 << 20
+_PARTS: Final = 3
+_number = msgspec.json.Encoder().encode  # eight times as fast as formatting with %r
 
 
 class Archive:
@@ -64,7 +66,8 @@ class Archive:
         self.last = 0  # number of the newest event, written or not
         self.rejected = 0  # since the start
         self.writable = False  # whether this process writes it
-        self._buffer: list[bytes] = []
+        self.replaying: set[str] = set()  # digests of files that are going in now
+        self._buffer: list[bytes | msgspec.Raw] = []  # three parts a line: joined once, not copied twice
         self._rejections: list[bytes] = []
         self._file: LineFile | None = None
         self._rejected_file: LineFile | None = None
@@ -188,7 +191,12 @@ class Archive:
         the replayed file that the sender's mark names.
         """
         self.last = number = self.last + 1
-        self._buffer.append(event_line(number, time, ordinal, sender.encoded, raw))
+        if ordinal is None:
+            head = b'{"n":%d,"t":%b,"by":%b,"body":' % (number, _number(time), sender.encoded)
+        else:
+            stamp = _number(time)
+            head = b'{"n":%d,"t":%b,"s":%d,"by":%b,"body":' % (number, stamp, ordinal, sender.encoded)
+        self._buffer += (head, raw, b"}\n")
         return number
 
     def reject(
@@ -209,7 +217,7 @@ class Archive:
     @property
     def unwritten(self) -> int:
         """How many events and rejections wait for :meth:`write`."""
-        return len(self._buffer) + len(self._rejections)
+        return len(self._buffer) // _PARTS + len(self._rejections)
 
     def write(self) -> None:
         """Hand what waits to the operating system, so that readers see it.
@@ -231,7 +239,7 @@ class Archive:
 
     def _write_events(self) -> None:
         if self._file is None or self._file.size >= self.segment_bytes:
-            first = self.last - len(self._buffer) + 1
+            first = self.last - len(self._buffer) // _PARTS + 1
             opened = LineFile(self.folder / f"events-{first:012d}.jsonl")
             if self._file is not None:
                 self._full.append(self._file)
@@ -313,15 +321,13 @@ class Archive:
                 return found[-count:] if count > 0 else []
             span *= 4  # some were erased, or lost
 
-    def ordinals(self, mark: str) -> list[tuple[int, int]]:
-        """Which numbers of a stream (``stream:<id>``) or file (``file:<digest>``) are here, as sorted ranges.
+    def ordinals(self, *marks: str) -> list[tuple[int, int]]:
+        """Which numbers of streams (``stream:<id>``) or files (``file:<digest>``) are here, as sorted ranges.
 
         Reads the indexes, and what isn't compressed yet; in a thread, best. What waits for
         :meth:`write` is not seen.
         """
-        from lo_kernel.engine.archive.marks import find_ordinals
-
-        return find_ordinals(self.folder, mark)
+        return find_ordinals(self.folder, marks)
 
     # -- keeping -------------------------------------------------------------------------------
 

@@ -1,0 +1,175 @@
+"""Files of events that are to be read: found, known by their content, and cut into events."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+from lo_kernel.engine.formats import FORMATS, Format, Parsed, detect, opened
+from lo_kernel.engine.report import ReplayReport
+from lo_kernel.errors import EventError
+
+__all__ = ["PAUSE", "Deadline", "EventFile", "Held", "Paths", "check_files", "merged"]
+
+Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
+
+PAUSE: Final = None
+"""What a reader yields in place of an event when others should have their turn."""
+
+
+class Deadline:
+    """When to let others have their turn; a step is at most a few milliseconds."""
+
+    __slots__ = ("at", "slice")
+
+    def __init__(self, seconds: float = 0.004) -> None:
+        self.slice = seconds
+        self.at = perf_counter() + seconds
+
+    def renew(self) -> None:
+        """They had it."""
+        self.at = perf_counter() + self.slice
+
+
+class Held:
+    """Whether a number is in sorted ranges; asked with growing numbers."""
+
+    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self._ranges = iter(ranges)
+        self._start, self._end = next(self._ranges, (0, 0))
+
+    def __contains__(self, number: int) -> bool:
+        while number > self._end and self._end:
+            self._start, self._end = next(self._ranges, (0, 0))
+        return self._start <= number <= self._end
+
+
+def check_files(
+    paths: Paths, format: str, *, learner: str | None, limit: int | None, source: str | None
+) -> list[tuple[Path, type[Format]]]:
+    """The files and their formats; :class:`EventError` names what can't be used of the arguments."""
+    if not isinstance(paths, str | PathLike | Sequence):
+        raise EventError(f"expected a path or a list of paths, got {paths!r}", reason="bad_argument")
+    given = [paths] if isinstance(paths, str | PathLike) else list(paths)
+    if not given:
+        raise EventError("expected a path or a list of them, got an empty list", reason="no_files")
+    if format != "auto" and format not in FORMATS:
+        raise EventError(
+            f"format: expected 'auto' or one of {', '.join(FORMATS)}, got {format!r}", reason="unknown_format"
+        )
+    for name, value in (("learner", learner), ("source", source)):
+        if value is not None and (not isinstance(value, str) or not value):
+            raise EventError(f"{name}: expected a text, got {value!r}", reason="bad_argument")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise EventError(f"limit: expected a number from 1 on, got {limit!r}", reason="bad_argument")
+    found = []
+    for each in given:
+        if not isinstance(each, str | PathLike):
+            raise EventError(f"expected a path, got {each!r}", reason="bad_argument")
+        path = Path(each).expanduser()
+        if path.is_dir():
+            raise EventError(
+                f"{path} is a folder: give its files, such as sorted(Path({str(path)!r}).glob('*.log*'))",
+                reason="unreadable",
+            )
+        if not path.exists():
+            raise EventError(f"{path} is not there", reason="unreadable")
+        found.append((path, detect(path) if format == "auto" else FORMATS[format]))
+    return found
+
+
+class EventFile:
+    """One file, read once from its start.
+
+    ``report`` takes the counts; ``held`` are the records to leave out.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        format: Format,
+        report: ReplayReport,
+        deadline: Deadline,
+        held: Sequence[tuple[int, int]] = (),
+        learner: str | None = None,
+    ) -> None:
+        self.path = path
+        self.format = format
+        self.report = report
+        self.deadline = deadline
+        self.held = Held(held)
+        self.learner = learner
+        self.bytes = opened(path)
+        self.matching = 0  # events that were asked for, held ones among them
+
+    def events(self, *, early: bool) -> Iterator[tuple[int, Parsed] | None]:
+        """The events that were asked for and aren't held, with their record numbers; else ``PAUSE``.
+
+        ``early``: what is held need not be looked at.
+        """
+        format, report, deadline, held, learner = (
+            self.format, self.report, self.deadline, self.held, self.learner,
+        )  # fmt: skip
+        parse = format.parse
+        early = early and not format.stateful
+        number = 0
+        for line, record in format.records(self.bytes):
+            number += 1
+            if perf_counter() > deadline.at:
+                yield PAUSE
+            known = number in held
+            if known and early:
+                report.held += 1
+                continue
+            try:
+                parsed = parse(record)
+            except EventError as error:
+                if not known:
+                    report.skip(str(self.path), line, error)
+                continue
+            if parsed is None:
+                continue
+            if learner is not None and parsed[1].student != learner:
+                report.others += 1
+                continue
+            self.matching += 1
+            if known:
+                report.held += 1
+                yield PAUSE  # so that a limit can count it
+                continue
+            yield number, parsed
+        if self.bytes.problem:
+            report.skip(str(self.path), 0, EventError(self.bytes.problem, reason="damaged_file"))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.bytes.close()
+
+
+def merged(files: Sequence[EventFile]) -> Iterator[tuple[int, Parsed] | None]:
+    """The events of several files by their time; those of one file stay in their order."""
+    iterators = [file.events(early=False) for file in files]
+    heap: list[tuple[float, int, int, Any]] = []
+    latest = [0.0] * len(files)
+
+    def following(index: int) -> Iterable[None]:
+        for item in iterators[index]:
+            if item is None:
+                yield None
+                continue
+            # within a file the order of its lines counts: an event is never before the one above it
+            number, parsed = item
+            latest[index] = max(latest[index], parsed[0])
+            heapq.heappush(heap, (latest[index], index, number, parsed))
+            return
+
+    for index in range(len(files)):
+        yield from following(index)
+    while heap:
+        _, index, number, parsed = heapq.heappop(heap)
+        yield number, parsed
+        yield from following(index)

@@ -1,0 +1,364 @@
+"""Fold: one reducer over files, its states given back, and nothing kept."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from lo_kernel.engine.events import Event
+from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, merged
+from lo_kernel.engine.keys import Scope, getter, state_key
+from lo_kernel.engine.reducers import STUDENT_SCOPE, Reducer, check_reducer, declaration_of
+from lo_kernel.engine.report import ReplayReport
+from lo_kernel.engine.states import decode_state, encode_state
+from lo_kernel.errors import EventError, ReducerError, StateError
+
+__all__ = ["Folded", "check_fold", "fold"]
+
+_TELL_EVERY = 0.1  # seconds between two calls of `on_progress`
+_SINCE_BYTES = 6 << 20  # of records that are kept to make a state anew; then the states' texts are made
+_EVENT_BYTES = 4000  # of an event that is kept as it is, about
+
+
+class Folded(dict[str, Any]):
+    """States by key; ``report`` says what was read, ``failures`` at how many events the reducer failed.
+
+    ``errors`` has the first few of those, each with its event's place.
+    """
+
+    def __init__(self, report: ReplayReport) -> None:
+        super().__init__()
+        self.report = report
+        self.failures = 0
+        self.errors: list[str] = []
+
+
+class _State:
+    """A state, and how to make it again: its text at some point, and the records since."""
+
+    __slots__ = ("base", "key", "since", "state", "touched")
+
+    def __init__(self, key: str, state: Any) -> None:
+        self.key = key
+        self.state = state
+        self.base: bytes | None = None
+        self.since: list[Any] = []  # records as they are in the file, or events
+        self.touched = False
+
+
+def check_fold(
+    reducer: Reducer,
+    paths: Paths,
+    *,
+    format: str = "auto",
+    learner: str | None = None,
+    limit: int | None = None,
+    context: str | None = None,
+    source: str | None = None,
+    scope: Scope | None = None,
+) -> None:
+    """Check the arguments of :func:`fold` without doing anything.
+
+    Raises :class:`~lo_kernel.errors.ReducerError` or :class:`~lo_kernel.errors.EventError`.
+    """
+    check_reducer(reducer)
+    if scope is not None and not Scope(scope):
+        raise ReducerError("a scope needs at least one field, such as Scope([KeyField.STUDENT])")
+    if context is not None and (not isinstance(context, str) or not context):
+        raise ReducerError(f"context: expected the 'source' of the events, a text, got {context!r}")
+    encode_state(declaration_of(reducer).null_state)
+    check_files(paths, format, learner=learner, limit=limit, source=source)
+
+
+async def fold(
+    reducer: Reducer,
+    paths: Paths,
+    *,
+    format: str = "auto",
+    learner: str | None = None,
+    limit: int | None = None,
+    context: str | None = None,
+    source: str | None = None,
+    scope: Scope | None = None,
+    on_progress: Callable[[ReplayReport], None] | None = None,
+) -> Folded:
+    """Run a reducer over the events of files; gives its internal states by key.
+
+    ``context`` takes the events of that source alone (``None``: all), ``learner`` (a safe id) those of that
+    learner, ``limit`` the first so many. States are made as they are live: each from its own copy of the
+    null state, and after an exception or a ``False`` what they were before. Several files are merged by time.
+    """
+    check_fold(reducer, paths, format=format, learner=learner, limit=limit, context=context, scope=scope)
+    found = check_files(paths, format, learner=learner, limit=limit, source=source)
+    report = ReplayReport(files=[str(path) for path, _ in found])
+    report.total = sum(path.stat().st_size for path, _ in found)
+    deadline = Deadline()
+    files = [
+        EventFile(path, kind(source=source, time=path.stat().st_mtime), report, deadline, (), learner)
+        for path, kind in found
+    ]
+    work = _Fold(reducer, scope, context, report, deadline, files, limit, on_progress)
+    try:
+        if len(files) == 1:
+            await work.one(files[0])
+        else:
+            await work.several(files)
+    finally:
+        for file in files:
+            file.close()
+    work.finish()
+    report.ended = perf_counter()
+    if on_progress is not None:
+        on_progress(report)
+    return work.folded
+
+
+class _Fold:
+    def __init__(
+        self,
+        reducer: Reducer,
+        scope: Scope | None,
+        context: str | None,
+        report: ReplayReport,
+        deadline: Deadline,
+        files: list[EventFile],
+        limit: int | None,
+        on_progress: Callable[[ReplayReport], None] | None,
+    ) -> None:
+        declared = declaration_of(reducer)
+        self.reducer = reducer
+        self.scope = declared.scope if scope is None else Scope(scope)
+        self.context = context
+        self.report = report
+        self.deadline = deadline
+        self.files = files
+        self.limit = limit if limit is not None else -1
+        self.on_progress = on_progress
+        self.folded = Folded(report)
+        self.guarded = False
+        self.strict = False
+        self._key_name = declared.key_name
+        self._null = encode_state(declared.null_state)
+        self._student_only = self.scope == STUDENT_SCOPE
+        self._getters = [getter(field) for field in sorted(self.scope, key=lambda field: field.key_name)]
+        self._states: dict[Any, _State] = {}
+        self._touched: list[_State] = []
+        self._tell_at = 0.0
+        self._event_of: Callable[[Any], Any] = lambda record: None
+        self._awaited = inspect.iscoroutinefunction(reducer) or inspect.iscoroutinefunction(
+            getattr(type(reducer), "__call__", None)  # noqa: B004 - its kind is asked, not whether it is there
+        )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def one(self, file: EventFile) -> None:
+        """The whole of one file, in its order."""
+        format, learner, context, limit = file.format, file.learner, self.context, self.limit
+        deadline, report, states = self.deadline, self.report, self._states
+        student_only, reducer, awaited = self._student_only, self.reducer, self._awaited
+        event_of = format.event
+        as_record = not format.stateful
+        if as_record:
+            self._event_of = event_of
+        path = str(file.path)
+        kept_bytes = 0
+        for line, record in format.records(file.bytes):
+            if perf_counter() > deadline.at:
+                await self._turn()
+            try:
+                pair = event_of(record)
+            except EventError as error:
+                report.skip(path, line, error)
+                continue
+            if pair is None:
+                continue
+            student, event = pair
+            if learner is not None and student != learner:
+                report.others += 1
+                continue
+            if context is not None and _context(event) != context:
+                report.others += 1
+                continue
+            report.events += 1
+            ident = student if student_only else self._ident(student, event)
+            state = states.get(ident)
+            if state is None:
+                if ident is None:
+                    continue
+                state = self._new(ident)
+            if type(record) is bytes and as_record:
+                kept: Any = record
+                kept_bytes += len(record)
+            else:
+                kept = event
+                kept_bytes += _EVENT_BYTES
+            if self.guarded and state.since:
+                await self._settle(state)
+            try:
+                result = reducer(event, state.state)
+                if awaited or (type(result) is not tuple and inspect.isawaitable(result)):
+                    result = await result
+                internal, _ = result if type(result) is tuple else _refuse(result)
+                if self.strict:
+                    encode_state(internal)
+            except Exception as error:
+                self._failed(error, f"{path}, line {line}")
+                await self._put_back(state)
+                continue
+            if internal is False:
+                await self._put_back(state)
+                continue
+            state.state = internal
+            state.since.append(kept)
+            if not state.touched:
+                state.touched = True
+                self._touched.append(state)
+            if kept_bytes > _SINCE_BYTES:
+                kept_bytes = 0
+                await self._settle_all()
+            if report.events == limit:
+                break
+        if file.bytes.problem:
+            report.skip(path, 0, EventError(file.bytes.problem, reason="damaged_file"))
+        await self._settle_all()
+
+    async def several(self, files: list[EventFile]) -> None:
+        """Several files, merged by time."""
+        kept_bytes = 0
+        for item in merged(files):
+            if perf_counter() > self.deadline.at:
+                await self._turn()
+            if item is None:
+                continue
+            number, (time, sender, body, _) = item
+            event = sender.event(body, time)
+            if self.context is not None and _context(event) != self.context:
+                self.report.others += 1
+                continue
+            self.report.events += 1
+            student = sender.student
+            ident = student if self._student_only else self._ident(student, event)
+            if ident is not None:
+                state = self._states.get(ident) or self._new(ident)
+                await self._fold(state, event, f"record {number} of a file, time {time}")
+                kept_bytes += _EVENT_BYTES
+                if kept_bytes > _SINCE_BYTES:
+                    kept_bytes = 0
+                    await self._settle_all()
+            if self.report.events == self.limit:
+                break
+        await self._settle_all()
+
+    async def _fold(self, state: _State, event: Event, place: str) -> None:
+        if self.guarded and state.since:
+            await self._settle(state)
+        try:
+            internal = await self._answer(event, state.state)
+            if self.strict:
+                encode_state(internal)
+        except Exception as error:
+            self._failed(error, place)
+            await self._put_back(state)
+            return
+        if internal is False:
+            await self._put_back(state)
+            return
+        state.state = internal
+        state.since.append(event)
+        if not state.touched:
+            state.touched = True
+            self._touched.append(state)
+
+    async def _turn(self) -> None:
+        self.report.done = sum(file.bytes.read for file in self.files)
+        if self.on_progress is not None and perf_counter() > self._tell_at:
+            self._tell_at = perf_counter() + _TELL_EVERY
+            self.on_progress(self.report)
+        await asyncio.sleep(0)
+        self.deadline.renew()
+
+    # -- states --------------------------------------------------------------------------------
+
+    def _ident(self, student: str, event: Event) -> Any:
+        values = []
+        for get in self._getters:
+            value = get(student, event["client"])
+            if value is None:
+                return None
+            values.append(value)
+        return tuple(values)
+
+    def _new(self, ident: Any) -> _State:
+        values = (ident,) if self._student_only else ident
+        key = state_key("Internal", self._key_name, dict(zip(self.scope.names, values, strict=True)))
+        state = self._states[ident] = _State(key, decode_state(self._null))
+        return state
+
+    def _decode(self, text: bytes | None) -> Any:
+        return decode_state(self._null if text is None else text)
+
+    async def _answer(self, event: Event, state: Any) -> Any:
+        result = self.reducer(event, state)
+        if inspect.isawaitable(result):
+            result = await result
+        internal, _ = result if type(result) is tuple and len(result) == 2 else _refuse(result)
+        return internal
+
+    async def _put_back(self, state: _State) -> None:
+        """Make a state again as it was before the event at hand."""
+        self.guarded = True
+        state.state = self._decode(state.base)
+        since, state.since = state.since, []
+        for kept in since:
+            event = self._event_of(kept)[1] if type(kept) is bytes else kept
+            try:
+                internal = await self._answer(event, state.state)
+                if internal is not False:
+                    state.base = encode_state(internal)
+                    state.state = internal
+            except Exception as error:
+                self._failed(error, "an event before")
+                state.state = self._decode(state.base)
+
+    async def _settle(self, state: _State) -> None:
+        """Bring a state's text up to now; an event whose state is no JSON is left out."""
+        try:
+            state.base = encode_state(state.state)
+            state.since = []
+        except StateError:
+            self.strict = True
+            await self._put_back(state)
+
+    async def _settle_all(self) -> None:
+        touched, self._touched = self._touched, []
+        for state in touched:
+            state.touched = False
+            if state.since:
+                await self._settle(state)
+            if perf_counter() > self.deadline.at:
+                await self._turn()
+
+    def _failed(self, error: Exception, place: str) -> None:
+        self.folded.failures += 1
+        if len(self.folded.errors) < 10:
+            self.folded.errors.append(f"{place}: {type(error).__name__}: {error}")
+
+    def finish(self) -> None:
+        """Give the states their keys."""
+        for state in self._states.values():
+            self.folded[state.key] = state.state
+
+
+def _context(event: Event) -> Any:
+    client = event["client"]
+    return client["source"] if "source" in client else (event.get("metadata") or {}).get("source")
+
+
+def _refuse(result: Any) -> Any:
+    raise ReducerError(
+        "a reducer returns a pair (internal state, external state), "
+        f"got {type(result).__name__}: {str(result)[:80]}. Write: return state, state"
+    )

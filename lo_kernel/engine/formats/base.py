@@ -1,0 +1,132 @@
+"""What a file format does: cut a file into records, and make events of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from lo_kernel.engine.events import Event, Identity, Sender
+from lo_kernel.engine.formats.source import LONGEST, numbered_lines
+from lo_kernel.errors import EventError
+
+__all__ = ["LATEST", "Format", "Parsed", "decode_object", "encode", "parse_time", "with_identity"]
+
+encode = msgspec.json.Encoder().encode
+_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+LATEST: Final = 1e11
+"""Times from here on, in seconds since 1970, are none."""
+
+_MOST: Final = 5000  # senders that a format remembers
+
+
+Parsed = tuple[float, Sender, dict[str, Any], bytes]
+"""An event of a file: its time (seconds since 1970, UTC), its sender, its body, and the body's text."""
+
+
+class Format:
+    """A file format.
+
+    ``mark`` goes into each sender, ``source`` is the context of events that name none, ``time`` that of
+    events that have none before the first that has one.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str | None] = None
+    stateful: ClassVar[bool] = False
+    """Whether a record's meaning depends on those before it, so that none may be left unread."""
+
+    def __init__(
+        self, *, mark: dict[str, Any] | None = None, source: str | None = None, time: float = 0.0
+    ) -> None:
+        self.mark = mark or {}
+        self.default_source = source if source is not None else self.source
+        self.time = time
+        self._senders: dict[Any, Sender] = {}
+
+    def records(self, chunks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+        """The records of a file, each with its line, counted from 1; bad ones too."""
+        return numbered_lines(chunks)
+
+    def parse(self, record: Any) -> Parsed | None:
+        """The event of a record; ``None`` where it is none by its meaning.
+
+        Raises :class:`EventError` where it is bad.
+        """
+        raise NotImplementedError
+
+    def event(self, record: Any) -> tuple[str, Event] | None:
+        """The learner and the event as a reducer gets it."""
+        parsed = self.parse(record)
+        if parsed is None:
+            return None
+        time, sender, body, _ = parsed
+        return sender.student, sender.event(body, time)
+
+    def at(self, time: float | None) -> float:
+        """A record's time; where it has none, that of the one before."""
+        if time is not None and 0.0 <= time < LATEST:
+            self.time = time
+        return self.time
+
+    def sender(self, key: Any, make: Callable[[], Sender]) -> Sender:
+        """The sender of a key, made once."""
+        found = self._senders.get(key)
+        if found is None:
+            if len(self._senders) >= _MOST:
+                self._senders.clear()
+            found = self._senders[key] = make()
+        return found
+
+
+def decode_object(record: bytes) -> dict[str, Any]:
+    """The JSON object of a record; :class:`EventError` says why it is none."""
+    if len(record) > LONGEST:
+        raise EventError(f"expected a record of at most {LONGEST:,} bytes", reason="too_large")
+    try:
+        found = _decode(record)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise EventError(f"expected JSON: {error}", reason="not_json") from None
+    if type(found) is not dict:
+        raise EventError(f"expected a JSON object, got {type(found).__name__}", reason="not_an_object")
+    return found
+
+
+def parse_time(value: Any) -> float | None:
+    """A time as people write it, in seconds since 1970 (UTC); ``None`` where it is none.
+
+    A number is in seconds, milliseconds or microseconds, whichever gives a year between 1973 and 5138; a
+    text is ISO 8601 (without a zone: UTC).
+
+    >>> parse_time(1700000000000), parse_time("2023-11-14T22:13:20Z"), parse_time("1700000000.5")
+    (1700000000.0, 1700000000.0, 1700000000.5)
+    >>> parse_time("yesterday") is None
+    True
+    """
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            try:
+                moment = datetime.fromisoformat(value.strip())
+            except ValueError:
+                return None
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e17:
+        return None
+    return float(value) / (1e6 if value >= 1e14 else 1e3 if value >= 1e11 else 1.0)
+
+
+def with_identity(auth: Any) -> Identity | None:
+    """The identity of an ``auth`` field, as the server wrote it; ``None`` where it isn't one."""
+    if not isinstance(auth, dict) or not isinstance(auth.get("safe_user_id"), str):
+        return None
+    safe = auth["safe_user_id"]
+    return Identity(
+        str(auth.get("user_id", safe)),
+        safe,
+        str(auth.get("providence", safe.partition("-")[0])),
+        str(auth.get("sec", "unauthenticated")),
+    )

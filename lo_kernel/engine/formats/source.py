@@ -1,0 +1,136 @@
+"""Files of events as streams of bytes: plain, gzip or zstd, whatever their name says."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+from lo_kernel.errors import EventError
+
+__all__ = ["LONGEST", "Bytes", "Fingerprint", "fingerprint", "numbered_lines", "opened"]
+
+CHUNK: Final = 256 << 10
+LONGEST: Final = 16 << 20
+"""Bytes of one record; what is longer is left out."""
+
+
+class Bytes:
+    """The decompressed bytes of a file, in chunks; memory doesn't grow with it.
+
+    ``read`` counts bytes of the file itself, for progress. A file that ends in the middle, or is damaged,
+    ends there: ``problem`` says so.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problem = ""
+        self._raw: IO[bytes] = path.open("rb")
+        self._stream: Any = self._raw
+        head = self._raw.read(4)
+        self._raw.seek(0)
+        if head[:2] == b"\x1f\x8b":
+            self._stream = gzip.GzipFile(fileobj=self._raw)
+        elif head == b"\x28\xb5\x2f\xfd":
+            from zstandard import ZstdDecompressor
+
+            self._stream = ZstdDecompressor().stream_reader(self._raw, read_across_frames=True, closefd=False)
+
+    @property
+    def read(self) -> int:
+        """Bytes of the file that were read by now."""
+        return self._raw.tell()
+
+    def __iter__(self) -> Iterator[bytes]:
+        from zstandard import ZstdError
+
+        while True:
+            try:
+                chunk = self._stream.read(CHUNK)
+            except (EOFError, OSError, zlib.error, ZstdError) as error:
+                self.problem = f"the file can't be read any further: {error}"
+                return
+            if not chunk:
+                return
+            yield chunk
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._stream is not self._raw:
+            self._stream.close()
+        self._raw.close()
+
+
+def opened(path: Path) -> Bytes:
+    """The bytes of a file; :class:`EventError` where it can't be opened."""
+    try:
+        return Bytes(path)
+    except OSError as error:
+        raise EventError(f"{path} can't be read: {error.strerror or error}", reason="unreadable") from error
+
+
+def numbered_lines(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    r"""Lines with their numbers, from 1; empty ones are left out.
+
+    >>> list(numbered_lines([b"one\n\ntw", b"o\r\nthree"]))
+    [(1, b'one'), (3, b'two\r'), (4, b'three')]
+    """
+    number, rest, skipping = 0, b"", False
+    for chunk in chunks:
+        lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            number += 1
+            if skipping:
+                skipping = False
+                yield number, b" " * (LONGEST + 1)
+            elif line and line != b"\r":
+                yield number, line
+        if len(rest) > LONGEST:
+            rest, skipping = b"", True
+    if rest or skipping:
+        yield number + 1, b" " * (LONGEST + 1) if skipping else rest
+
+
+class Fingerprint:
+    """What tells a file's content apart: ``digest`` of the decompressed bytes, ``length`` of them.
+
+    ``grown_from`` are digests of earlier contents that it begins with.
+    """
+
+    def __init__(self, digest: str, length: int, grown_from: list[str]) -> None:
+        self.digest = digest
+        self.length = length
+        self.grown_from = grown_from
+
+
+def fingerprint(path: Path, known: dict[int, set[str]]) -> Fingerprint:
+    """Read a file once and say what it is; ``known`` has the digests of known contents by length.
+
+    A log that was appended to since begins with the bytes that it had: so its old part is known again.
+    """
+    lengths = sorted(known, reverse=True)
+    hasher, length = hashlib.sha256(), 0
+    grown_from: list[str] = []
+    source = opened(path)
+    try:
+        for chunk in source:
+            while lengths and lengths[-1] <= length + len(chunk):
+                cut = lengths.pop()
+                partly = hasher.copy()
+                partly.update(chunk[: cut - length])
+                if (digest := _short(partly)) in known[cut]:
+                    grown_from.append(digest)
+            hasher.update(chunk)
+            length += len(chunk)
+    finally:
+        source.close()
+    digest = _short(hasher)
+    return Fingerprint(digest, length, [each for each in grown_from if each != digest])
+
+
+def _short(hasher: Any) -> str:
+    return str(hasher.hexdigest()[:32])

@@ -1,0 +1,84 @@
+"""What came of reading files: counts, and the first few records of each kind that couldn't be used."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from lo_kernel.errors import EventError
+
+__all__ = ["ReplayReport", "Skipped"]
+
+_EXAMPLES = 5
+
+
+@dataclass(slots=True)
+class Skipped:
+    """Records that were left out for one reason: how many, and where the first of them are."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ReplayReport:
+    """How far a replay is, and in the end what came of it.
+
+    ``events`` were added, ``held`` were in the archive already, ``others`` are of other learners than the
+    one asked for; ``skipped`` has what couldn't be used, by reason. ``done`` of ``total`` bytes are read.
+
+    >>> ReplayReport(files=["a.study.log"], events=10, held=2)
+    10 events added from a.study.log; 2 held already
+    """
+
+    files: list[str] = field(default_factory=list)
+    events: int = 0
+    held: int = 0
+    others: int = 0
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+    done: int = 0
+    total: int = 0
+    started: float = field(default_factory=time.perf_counter, repr=False)
+    ended: float | None = field(default=None, repr=False)
+
+    def skip(self, file: str, line: int, error: EventError) -> None:
+        """Count a record that can't be used."""
+        skipped = self.skipped.setdefault(error.reason, Skipped())
+        skipped.count += 1
+        if len(skipped.first) < _EXAMPLES:
+            place = f"{file}, line {line}" if line else file
+            skipped.first.append(f"{place}: {error}")
+
+    @property
+    def read(self) -> int:
+        """Records that were looked at."""
+        return self.events + self.held + self.others + sum(each.count for each in self.skipped.values())
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        return (self.ended if self.ended is not None else time.perf_counter()) - self.started
+
+    @property
+    def rate(self) -> float:
+        """Records a second."""
+        return self.read / max(self.seconds, 1e-9)
+
+    @property
+    def note(self) -> str:
+        """One line for a progress bar."""
+        return f"{self.events:,} events, {self.rate:,.0f} records/s"
+
+    def __repr__(self) -> str:
+        files = self.files[0] if len(self.files) == 1 else f"{len(self.files)} files"
+        lines = [f"{self.events:,} events added from {files}"]
+        if self.held:
+            lines[0] += f"; {self.held:,} held already"
+        if self.others:
+            lines[0] += f"; {self.others:,} of other learners"
+        if self.ended is not None:
+            lines[0] += f" ({self.seconds:.1f} s, {self.rate:,.0f} records/s)"
+        for reason, skipped in self.skipped.items():
+            lines.append(f"{skipped.count:,} left out: {reason}")
+            lines += [f"    {text}" for text in skipped.first]
+        return "\n".join(lines)
