@@ -2,6 +2,7 @@
 # make test    everything that is checked: lint, docs, tests; says at the end what this machine lacks
 # make lint    ruff and mypy          make docs    the documentation, into site/
 # make pictures  the screenshots in docs/images, taken anew
+# make test-ipykernel   ipykernel's own tests with this kernel, compared with a plain one
 # make soak    the tests that run for minutes         make bench   every benchmark (BENCH=kernel_start: that one)
 # make clean   all that these made
 #
@@ -20,7 +21,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 # In a container one is root most often, which JupyterLab wants to hear said.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab test test-kernel lint docs pictures soak bench clean
+.PHONY: help lab test test-kernel test-ipykernel lint docs pictures soak bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -35,6 +36,13 @@ test: lint docs
 test-kernel: $(VENV)/test.done
 	$(RUN) -m pytest tests/test_kernel*.py $(ARGS)
 
+# In an environment of its own: what ipykernel tests itself with would take our coroutine tests for its own.
+test-ipykernel: PIP_IPYKERNEL = $(VENV)-ipykernel/bin/python -m pip install --quiet --disable-pip-version-check
+test-ipykernel:
+	@test -x $(VENV)-ipykernel/bin/python || $(PYTHON) -m venv $(VENV)-ipykernel
+	$(PIP_IPYKERNEL) --editable . 'pytest<10' pytest-asyncio pytest-timeout flaky ipyparallel psutil trio matplotlib $(if $(WITH),'$(WITH)')
+	$(VENV)-ipykernel/bin/python tests/ipykernel_suite.py $(ARGS)
+
 lint: $(VENV)/test.done
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
@@ -47,13 +55,14 @@ pictures: $(VENV)/test.done
 	$(RUN) -m pytest --pictures -m browser $(ARGS)
 
 soak: $(VENV)/test.done
+	-$(PIP) qtconsole PyQt6
 	$(RUN) -m pytest --soak -m soak $(ARGS)
 
 bench: $(VENV)/test.done
 	@for each in $(BENCH); do echo "== $$each"; $(RUN) benchmarks/$$each.py $(ARGS) || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-ipykernel build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # What is installed depends on pyproject.toml alone, so that a second run starts at once.

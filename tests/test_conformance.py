@@ -1,7 +1,7 @@
 """What every Jupyter kernel has to do, as the project that watches over kernels checks it.
 
-History ``range`` is the one thing left out: a plain IPython kernel fails it too. The test asks for the running
-session by the number that ``tail`` gave, and expects that number back, where IPython says 0 for "this one".
+History ``range`` is the one thing left out: a plain IPython kernel fails it too. The test asks for the
+running session by the number that ``tail`` gave, and expects it back, where IPython says 0 for "this one".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _folders_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
-class TestKernel(jupyter_kernel_test.KernelTests):
+class TestKernel(jupyter_kernel_test.KernelTests):  # type: ignore[misc] # it has no annotations
     """`jupyter_kernel_test.KernelTests`, with a sample for each of its tests."""
 
     kernel_name = KERNEL
@@ -63,7 +63,7 @@ class TestKernel(jupyter_kernel_test.KernelTests):
     code_clear_output = "from IPython.display import clear_output; clear_output()"
 
 
-class TestWelcome(jupyter_kernel_test.IopubWelcomeTests):
+class TestWelcome(jupyter_kernel_test.IopubWelcomeTests):  # type: ignore[misc] # as above
     """The first message that a client hears on IOPub is its welcome, whoever listens inside the kernel."""
 
     kernel_name = KERNEL
