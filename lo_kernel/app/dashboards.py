@@ -54,7 +54,8 @@ class Panel:
     label: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.chart, str) and self.chart not in get_args(Kind):
+        named = isinstance(self.chart, str)
+        if not (self.chart in get_args(Kind) if named else isinstance(self.chart, Mapping)):
             raise DashboardError(
                 f"chart: expected one of {', '.join(get_args(Kind))}, a Vega-Lite specification or an Altair "
                 f"chart, got {self.chart!r}"

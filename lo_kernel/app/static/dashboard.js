@@ -5,7 +5,7 @@ import { Panel } from "./draw.js";
 import { csv, picture, save } from "./files.js";
 import { LearnerList } from "./learners.js";
 import { Access, Answer } from "./live.js";
-import { element, figure } from "./text.js";
+import { counted, element, figure } from "./text.js";
 import { themed } from "./theme.js";
 
 const DRAW_EVERY = 200; // ms between two drawings
@@ -236,7 +236,7 @@ function condition() {
   const reducers = state.facts?.reducers ?? [];
   const broken = reducers.find(({ status, errors }) => status === "failed" || errors > 0);
   if (broken) {
-    const text = broken.status === "failed" ? `The reducer ${broken.id} failed` : `The reducer ${broken.id} failed at ${figure(broken.errors)} ${broken.errors === 1 ? "event" : "events"}`;
+    const text = broken.status === "failed" ? `The reducer ${broken.id} failed` : `The reducer ${broken.id} failed at ${counted(broken.errors, "event")}`;
     return ["error", "Error", `${text}: ${broken.last_error || "see lo.errors in the notebook"}. Other events are counted.`];
   }
   const past = all.find(({ progress }) => progress)?.progress ?? reducers.find(({ status }) => status === "catching up");
@@ -258,10 +258,10 @@ function tell() {
   let [name, word, text] = condition();
   if (state.paused && (name === "live" || name === "waiting")) {
     [name, word] = ["paused", "Paused"];
-    text = state.missed ? `Paused. ${figure(state.missed)} changes wait.` : "Paused.";
+    text = state.missed ? `Paused. ${counted(state.missed, "change waits", "changes wait")}.` : "Paused.";
   }
   const facts = state.facts
-    ? `${figure(state.facts.learners)} learners · ${figure(state.facts.active)} active · ${rate(state.facts.events_per_second)} events/s`
+    ? `${counted(state.facts.learners, "learner")} · ${figure(state.facts.active)} active · ${rate(state.facts.events_per_second)} events/s`
     : "";
   const now = JSON.stringify([name, word, text, facts]);
   if (now === told) return;

@@ -1,6 +1,6 @@
 // One learner: what is known, and what came in last.
 
-import { ago, at, dateAndTime, element, figure, timeOfDay, written } from "./text.js";
+import { ago, at, counted, dateAndTime, element, timeOfDay, written } from "./text.js";
 
 const REFRESH = 1000; // ms between two looks at the events, at least
 const KEPT = 40;
@@ -62,7 +62,7 @@ export class Detail {
       const { user_id, events, last_seen, first_seen } = this.about;
       const parts = [user_id];
       if (last_seen) {
-        parts.push(`${figure(events)} events since ${dateAndTime(first_seen)}`, `last ${ago(last_seen, now)}`);
+        parts.push(`${counted(events, "event")} since ${dateAndTime(first_seen)}`, `last ${ago(last_seen, now)}`);
       }
       this.facts.textContent = parts.join(" · ");
     }

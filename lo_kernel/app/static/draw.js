@@ -62,6 +62,23 @@ function config() {
   };
 }
 
+/** Changes to a drawing that isn't there yet: the tuples that it begins with. */
+class First {
+  tuples = [];
+
+  insert(tuple) {
+    this.tuples.push(tuple);
+  }
+
+  /** Into what Vega-Lite compiled, as they are: it would read them as text, and make copies. */
+  into(compiled) {
+    const rows = compiled.data.find(({ name }) => name === "rows");
+    delete rows.format;
+    rows.values = this.tuples;
+    return compiled;
+  }
+}
+
 export class Panel {
   /** `holder` is where it is drawn; `rows()` gives the rows as they are now, by path. */
   constructor(holder, { title, vega, rows }) {
@@ -91,7 +108,6 @@ export class Panel {
     const { spec, kind } = this.drawing;
     this.holder.dataset.kind = kind;
     if (!spec) {
-      this.holder.replaceChildren();
       this.plain();
       return;
     }
@@ -99,11 +115,19 @@ export class Panel {
       this.busy = null;
     });
     await this.busy;
-    await this.change(null);
+    if (this.view) await this.change(null);
   }
 
   async embed(spec) {
     const embed = await vegaEmbed(this.vega);
+    // Scales without a single value have no sensible size, so nothing is drawn before there is one; and the
+    // first picture already has all of them.
+    const first = new First();
+    this.gather(null, first);
+    if (!first.tuples.length) {
+      this.holder.replaceChildren(element("p", { class: "waiting" }, "Waiting for events."));
+      return;
+    }
     const plot = element("div", { class: "plot" });
     this.holder.replaceChildren(plot);
     const whole = { ...spec, $schema: SCHEMA, data: { name: "rows", values: [] } };
@@ -112,11 +136,11 @@ export class Panel {
       whole.autosize = { type: "fit-x", contains: "padding" };
     }
     whole.description ??= this.title;
-    const marks = this.rows().size * (this.drawing.kind === "heatmap" || this.drawing.kind === "line" ? 20 : 1);
     try {
       const result = await embed(plot, whole, {
         ast: true, // expressions are interpreted: the page's policy lets nothing be compiled
-        renderer: marks > MANY_MARKS ? "canvas" : "svg",
+        renderer: first.tuples.length > MANY_MARKS ? "canvas" : "svg",
+        patch: (compiled) => first.into(compiled),
         actions: false,
         logLevel: 1, // of what is odd about a chart without rows nobody has to hear
         defaultStyle: false,
@@ -126,6 +150,8 @@ export class Panel {
       this.view = result.view;
       this.release = result.finalize;
     } catch (error) {
+      this.failed = true;
+      this.tuples = new Map();
       this.holder.replaceChildren(element("p", { class: "problem" }, `This can't be drawn: ${error.message}`));
     }
   }
@@ -134,6 +160,7 @@ export class Panel {
     this.release?.();
     this.release = null;
     this.view = null;
+    this.failed = false;
     this.tuples = new Map();
     this.ranked = 0;
   }
@@ -146,11 +173,12 @@ export class Panel {
       return;
     }
     if (!this.view) {
-      this.plain();
+      if (!this.drawing.spec) this.plain();
+      else if (this.rows().size && !this.failed) await this.redraw();
       return;
     }
-    const changes = this.changes(paths);
-    if (changes) {
+    const changes = window.vega.changeset();
+    if (this.gather(paths, changes)) {
       this.busy = this.view.change("rows", changes).runAsync();
       await this.busy;
       this.busy = null;
@@ -162,11 +190,11 @@ export class Panel {
     }
   }
 
-  changes(paths) {
+  /** Put into `changes` what makes the tuples those of the rows; whether there is anything. */
+  gather(paths, changes) {
     const rows = this.rows();
     const { kind, field } = this.drawing;
     const make = TUPLES[kind];
-    const changes = window.vega.changeset();
     const inserted = new Set();
     let any = false;
     const set = (tuple, name, value) => {
@@ -205,7 +233,7 @@ export class Panel {
         .sort((one, other) => size(other) - size(one) || one[0].label.localeCompare(other[0].label))
         .forEach((tuples, rank) => tuples.forEach((tuple) => set(tuple, "rank", rank)));
     }
-    return any ? changes : null;
+    return any;
   }
 
   /** Numbers, tables and texts need no drawing. */

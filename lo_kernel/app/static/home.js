@@ -1,7 +1,7 @@
 // The home page: what runs here, looked at every two seconds.
 
 import { Access } from "./live.js";
-import { element, figure } from "./text.js";
+import { counted, element, figure } from "./text.js";
 import { themed } from "./theme.js";
 
 const LOOK_EVERY = 2000; // ms
@@ -23,7 +23,7 @@ function tile([name, value]) {
 
 function link({ title, url, panels, source }) {
   const from = source === "notebook" ? "of the notebook" : source && source !== title && `of ${source}`;
-  const note = [panels && `${panels} ${panels === 1 ? "panel" : "panels"}`, from];
+  const note = [panels && counted(panels, "panel"), from];
   return element("li", {}, element("a", { href: access.link(url) }, title), element("span", {}, note.filter(Boolean).join(", ")));
 }
 

@@ -13,6 +13,11 @@ export function figure(value) {
   return String(value);
 }
 
+/** How many of something: "1 learner", "1,200 learners". */
+export function counted(number, one, several = `${one}s`) {
+  return `${figure(number)} ${number === 1 ? one : several}`;
+}
+
 /** Seconds as "3 min 20 s". */
 export function duration(seconds) {
   if (typeof seconds !== "number") return "–";

@@ -1,0 +1,103 @@
+"""The class overview: its reducers by hand, and the whole of it over a class that types."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from apps import running_app
+from hypothesis import given
+from hypothesis import strategies as st
+from page_parts import SOURCE, send
+
+from lo_kernel.app.overview import add_overview
+from lo_kernel.app.typists import apply_commands, typists
+from lo_kernel.engine.events import Sender, identify
+from lo_kernel.engine.reducers import declaration_of
+from lo_kernel.overview.queries import presence
+from lo_kernel.overview.reducers import MINUTES, activity, time_on_task, writing
+from lo_kernel.settings import Settings
+
+
+def folded(reducer: Any, events: list[tuple[float, dict[str, Any]]]) -> Any:
+    """The state after these events, each with its time."""
+    state = json.loads(json.dumps(declaration_of(reducer).null_state))
+    for time, client in events:
+        event = {"client": {"event": "keystroke", **client}, "server": {"time": time}}
+        internal, _ = asyncio.run(reducer(event, state))
+        state = state if internal is False else internal
+    return state
+
+
+@given(st.lists(st.integers(0, 3 * 3600), min_size=1, max_size=60))
+def test_activity_counts_each_event_in_its_minute(offsets: list[int]) -> None:
+    """Whenever events come, the newest half hour is counted right, and no more is kept."""
+    start = 1_700_000_000
+    times = sorted(start + offset for offset in offsets)
+    state = folded(activity, [(float(time), {}) for time in times])
+    series = state["per_minute"]
+    newest = times[-1] // 60 * 60
+    first = series["start"]
+    assert first + 60 * (len(series["values"]) - 1) == newest
+    assert len(series["values"]) <= MINUTES
+    expected = [
+        sum(1 for time in times if minute <= time < minute + 60) for minute in range(first, newest + 60, 60)
+    ]
+    assert series["values"] == expected
+    assert sum(1 for time in times if time < first and time > newest - 60 * (MINUTES - 1)) == 0
+    assert (state["events"], state["first"], state["last"]) == (len(times), times[0], times[-1])
+
+
+def test_time_on_task_leaves_pauses_out() -> None:
+    """Events within a minute of each other are work; a longer pause begins another session."""
+    state = folded(time_on_task, [(0.0, {}), (10.0, {}), (70.0, {}), (200.0, {}), (203.0, {}), (199.0, {})])
+    assert (state["seconds"], state["sessions"], state["last"]) == (73.0, 2, 203.0)
+
+
+def test_writing_counts_what_is_left() -> None:
+    """Typed less deleted is the length of the text; other events change nothing."""
+    (typist,) = typists(1, seed=5)
+    text, events = "", []
+    for due, event in typist.until(200):
+        text = apply_commands(text, event["bundles"][0]["commands"])
+        events.append((due, event))
+    state = folded(writing, [*events, (300.0, {"event": "mouse"})])
+    assert state["characters"] == len(text)
+    assert state["documents"] == 1
+
+
+@pytest.mark.parametrize(("ago", "word"), [(0, "active"), (59, "active"), (61, "pausing"), (301, "idle")])
+def test_presence_is_how_long_ago(ago: float, word: str) -> None:
+    """A minute without an event is a pause, five are idleness."""
+    import time
+
+    assert presence({"last": time.time() - ago})["presence"] == word
+
+
+async def test_the_whole_over_a_class(settings: Settings) -> None:
+    """Each learner of the class has a row with all of it, also those who have done nothing yet."""
+    async with running_app(settings) as runtime:
+        board, registrations = add_overview(runtime)
+        for registration in registrations:
+            await registration.ready()
+        identity = identify({"user_id": "ann"})
+        assert identity is not None
+        now = runtime.clock()
+        (typist,) = typists(1, seed=5)
+        for due, event in typist.until(120):
+            raw = json.dumps(event).encode()
+            await runtime.pipeline.accept(Sender(identity, SOURCE), event, raw, now - 120 + due)
+        await send(runtime, "bo", source="somewhere.else")
+        rows = await runtime.executor.rows("overview.class")
+        by_name = {row["student"]: row for row in rows}
+        ann, bo = by_name["tc-testcase-ann"], by_name["tc-testcase-bo"]
+        assert ann["characters"] > 50
+        assert ann["minutes_on_task"] > 0.5
+        assert ann["presence"] == "active"
+        assert sum(ann["per_minute"]["values"]) == ann["events"]
+        assert (bo["presence"], bo["events"], bo["characters"]) == ("not seen yet", 0, 0)
+        assert "profile" not in ann
+        assert add_overview(runtime)[0] == board  # again does no harm
+        assert (await runtime.executor.rows("overview.class"))[0]["events"] == ann["events"]
