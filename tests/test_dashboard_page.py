@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+_CELLS = """n => [...document.querySelectorAll('#lines tbody tr[data-key]')]
+    .map(row => row.children[n]?.textContent ?? '')"""
 ANN, BO, CY = ("ann", "Ann Arbor"), ("bo", "Bo Derek"), ("cy", "Cy Young")
 DRAWN = "body[data-drawn]"
 
@@ -82,32 +85,27 @@ def state(page: Page, name: str) -> Any:
 
 async def cells(page: Page, column: int) -> list[str]:
     """What the learners' list shows in a column; the first has the names."""
-    found: list[str] = await page.evaluate(
-        "n => [...document.querySelectorAll('#lines tbody tr[data-key]')]"
-        ".map(row => row.children[n]?.textContent ?? '')",
-        column,
-    )
+    found: list[str] = await page.evaluate(_CELLS, column)
     return found
 
 
-async def holds(page: Page, expression: str) -> None:
+async def holds(page: Page, expression: str, *given: Any) -> None:
     """Wait until this is true in the page, whose policy lets nothing wait inside it."""
-
-    async def true() -> bool:
-        return bool(await page.evaluate(expression))
-
-    asked: Callable[[], Awaitable[bool]] = true
-    await auntil(asked, what=expression)
+    await auntil(lambda: page.evaluate(expression, *given), what=expression)
 
 
 async def shows(page: Page, column: int, wanted: list[str]) -> None:
     """Wait until the list shows these in a column."""
+    await auntil(
+        lambda: page.evaluate(
+            f"given => JSON.stringify(({_CELLS})(given[0])) === given[1]", [column, _json(wanted)]
+        ),
+        what=f"column {column} to be {wanted}, it is {await cells(page, column)}",
+    )
 
-    async def there() -> bool:
-        return await cells(page, column) == wanted
 
-    asked: Callable[[], Awaitable[bool]] = there
-    await auntil(asked, what=f"column {column} to be {wanted}, it is {await cells(page, column)}")
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 @pytest.fixture
