@@ -183,7 +183,7 @@ def _reducer(version: int) -> Any:
             raise ValueError("seven")
         if number % 5 == 1:
             return False, False
-        if number > 20:
+        if version == 2:  # the other one never suspends
             for _ in range(number * 7 % 9):
                 await asyncio.sleep(0)
         if number % 13 == 6:
@@ -244,20 +244,20 @@ STEPS = st.one_of(
 )
 
 
-@given(st.lists(STEPS, min_size=5, max_size=30), st.sampled_from([1, 50]))
+@given(st.lists(STEPS, min_size=5, max_size=30), st.integers(1, 2), st.sampled_from([1, 50]))
 @tried(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_interleaving_gives_what_a_plain_fold_gives(steps: list[Any], limit: int) -> None:
+def test_any_interleaving_gives_what_a_plain_fold_gives(steps: list[Any], first: int, limit: int) -> None:
     """Events, swaps, commits, a store that is gone, crashes, in any order: the states are exact."""
-    asyncio.run(asyncio.wait_for(_interleave(steps, limit), 20))
+    asyncio.run(asyncio.wait_for(_interleave(steps, first, limit), 20))
 
 
-async def _interleave(steps: list[Any], limit: int) -> None:
+async def _interleave(steps: list[Any], first: int, limit: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Unsteady()
         engine = Engine(Path(folder), store, limit)
         await engine.start()
         version = number = 1
-        for step in [("register", 1, True), *steps, ("store", False), ("register", 0, True)]:
+        for step in [("register", first, True), *steps, ("store", False), ("register", 0, True)]:
             match step:
                 case ("events", user, many):
                     for _ in range(many):

@@ -134,8 +134,7 @@ def test_an_app_that_cannot_start_leaves_the_workspace_free(
     settings: Settings, workspace: Path, run: Any
 ) -> None:
     """A store that can't be opened ends the start with its error, and another try finds no lock."""
-    workspace.mkdir()
-    (workspace / "states.sqlite").write_text("this is no database, and long enough to be seen as none" * 20)
+    (workspace / "states.sqlite").mkdir(parents=True)
     with pytest.raises(StoreError, match="states"):
         run(Runtime(replace(settings, store="sqlite")).start())
 

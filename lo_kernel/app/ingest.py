@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -38,8 +37,11 @@ _LOCK_BYTES = 16384
 _TOLD = 20  # errors a client is told one by one; after that, every hundredth
 
 _STREAM_NAME = 200  # characters
-_SLICE = 0.005  # seconds that a frame of many events holds the loop at a time
+_TURN = 64  # events of one source between two turns of the loop
+_LONG = 10  # of these, what a frame that goes the long way counts
 ACK_EVERY = 0.05  # seconds between two acknowledgements
+
+_OVER = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 Close = Callable[[], Coroutine[Any, Any, None]]
@@ -75,7 +77,6 @@ class Source:
         self.lock: dict[str, Any] = {}
         self.meta: dict[str, Any] = {}
         self.stream: Stream | None = None
-        self.events = 0
         self.errors = 0
         self._held: list[tuple[dict[str, Any], bytes, float, int | None]] = []
         self._close = close
@@ -114,23 +115,49 @@ class Source:
         await self._receive_all(raws)
 
     async def _receive_all(self, raws: list[msgspec.Raw]) -> None:
-        pause = time.perf_counter() + _SLICE
-        for raw in raws:
+        """Take the elements of an array, each as if it had come in a frame of its own."""
+        pipeline, special = self.runtime.pipeline, _SPECIAL
+        now = self.runtime.clock()
+        for turn, raw in enumerate(raws, 1):
             text = bytes(raw)
+            sender = self.sender
             try:
-                item = _parse(text)
-                if type(item) is not dict:
-                    raise EventError(
-                        f"expected JSON objects in the array, got {_kind(item)}", reason="not_an_object"
-                    )
-                await self._take(item, text)
-            except EventError as error:
-                await self._reject(text, error)
-            if time.perf_counter() > pause:
+                body = _decode(text)
+            except (ValueError, RecursionError):
+                body = None
+            if (
+                sender is not None
+                and self.stream is None
+                and type(body) is dict
+                and type(name := body.get("event")) is str
+                and name
+                and name not in special
+                and b"\n" not in text
+            ):
+                pipeline.take(sender, body, text, now)
+                if pipeline.full:
+                    await pipeline.room()
+            else:
+                await self._receive_one(text)
+            if not turn % _TURN:
                 await asyncio.sleep(0)
-                pause = time.perf_counter() + _SLICE
-            if self._fenced:
-                raise Fenced
+                now = self.runtime.clock()
+                if self._fenced:
+                    raise Fenced
+
+    async def _receive_one(self, text: bytes) -> None:
+        """Take one element of an array, the long way."""
+        try:
+            item = _parse(text)
+            if type(item) is not dict:
+                raise EventError(
+                    f"expected JSON objects in the array, got {_kind(item)}", reason="not_an_object"
+                )
+            await self._take(item, text)
+        except EventError as error:
+            await self._reject(text, error)
+        if self._fenced:
+            raise Fenced
 
     async def _take(self, body: dict[str, Any], raw: bytes) -> None:
         name = body.get("event")
@@ -170,12 +197,25 @@ class Source:
     ) -> None:
         if number == 0:  # from before a crash, and sent again
             return
-        if b"\n" in raw or b"\r" in raw:
+        if self.runtime.adapters:
+            body, raw = self._adapted(body, raw)
+        if b"\n" in raw:
             raw = _encode(body)  # a line of the archive has no breaks
-        self.events += 1
         self.runtime.pipeline.take(sender, body, raw, time, number)
         if number is not None and self.stream is not None:
             self.runtime.pipeline.streams.put(self.stream, number)
+
+    def _adapted(self, body: dict[str, Any], raw: bytes) -> tuple[dict[str, Any], bytes]:
+        """An event as modules want it; where one of them fails, as it was."""
+        for adapt in self.runtime.adapters:
+            try:
+                adapted = adapt(_decode(raw))
+                if type(adapted) is not dict:
+                    raise EventError(f"expected an event, got {_kind(adapted)}", reason="not_an_object")
+                body, raw = adapted, _encode(adapted)
+            except Exception as error:
+                self.runtime.errors.add(f"event adapter '{adapt.__qualname__}'", error, event=body)
+        return body, raw
 
     # -- who it is -----------------------------------------------------------------------------
 
@@ -487,18 +527,23 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
 
 async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
     pipeline, clock = source.runtime.pipeline, source.runtime.clock
-    take, special = pipeline.take, _SPECIAL
+    take, special, decode, text = pipeline.take, _SPECIAL, _decode, WSMsgType.TEXT
+    adapters = source.runtime.adapters
+    receive = ws.receive  # `async for` would be a coroutine and three comparisons more for each frame
+    turn = 0
     try:
-        async for message in ws:
-            if message.type is WSMsgType.TEXT:
+        while True:
+            message = await receive()
+            if message.type is text:
                 data: Any = message.data
                 if type(data) is str:
                     data = data.encode("utf-8", "surrogatepass")
                 # most frames: one event, its sender known, no stream; all else goes the long way
                 sender = source.sender
-                if sender is not None and source.stream is None and len(data) <= SOFT_LIMIT:
+                short = len(data) <= SOFT_LIMIT and not adapters
+                if sender is not None and source.stream is None and short:
                     try:
-                        body = _decode(data)
+                        body = decode(data)
                     except (ValueError, RecursionError):
                         body = None
                     if (
@@ -507,22 +552,30 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
                         and name
                         and name not in special
                         and b"\n" not in data
-                        and b"\r" not in data
                     ):
-                        source.events += 1
                         take(sender, body, data, clock())
                         if pipeline.full:
                             await pipeline.room()
+                        turn += 1
+                        if turn >= _TURN:  # a source that never pauses leaves room for others
+                            turn = 0
+                            await asyncio.sleep(0)
                         continue
                 if len(data) > HARD_LIMIT:
                     await _too_large(ws, source, len(data))
                     return
                 await source.receive(data)
+                turn += _LONG
+                if turn >= _TURN:
+                    turn = 0
+                    await asyncio.sleep(0)
             elif message.type is WSMsgType.BINARY:
                 await source._reject(
                     message.data,
                     EventError("expected a text frame with JSON, got a binary one", reason="binary"),
                 )
+            elif message.type in _OVER:
+                return
     except Terminate:
         await source.end()
         with contextlib.suppress(LOError):  # what came is safe with the archive; states follow

@@ -31,6 +31,7 @@ SYNC_EVERY = 0.04  # seconds after which the archive is synced without a commit
 _ROOM = 20_000  # events that may wait for the disk before sources are held back
 _ROOM_BYTES = 64 << 20  # and bytes of those that are large
 _LARGE = 4096
+_WRITE_EVERY = 200  # events between two writes to the archive's file
 _CONTEXTS = 20  # contexts without a reducer that get a notice of their own
 _CONTEXTS_COUNTED = 1000
 
@@ -68,6 +69,7 @@ class Pipeline:
         self.on_committed: list[Callable[[ReducerRow], None]] = []
         self._routes: dict[str, tuple[Run, ...]] = {}
         self._runs: dict[Run, RowMaker] = {}
+        self._ceiling = 0  # number of the event at which to look again
         self._large = 0  # bytes of large events that wait for the disk
         self._awake = False
         self._wake = asyncio.Event()
@@ -98,8 +100,8 @@ class Pipeline:
         self.accepted += 1
         if len(raw) > _LARGE:
             self.heavy(len(raw))
-        if number - self.synced > _ROOM:
-            self._hold()
+        if number > self._ceiling:
+            self._look(number)
         self.route(number, sender, body, raw, time)
         return number
 
@@ -139,6 +141,16 @@ class Pipeline:
         for run in runs:
             if number > run.joined:
                 run.take(item, event)
+
+    def _look(self, number: int) -> None:
+        """See now and then, between commits, that what waits doesn't grow."""
+        self._ceiling = number + _WRITE_EVERY
+        if number - self.synced > _ROOM:
+            self._hold()
+        elif self.archive.writable:
+            # small pieces stay in the processor's cache, and their memory is used again
+            with contextlib.suppress(ArchiveError):  # the next commit tries again, and says so
+                self.archive.write()
 
     def heavy(self, size: int) -> None:
         """Count something large that waits for the disk, in bytes."""
@@ -180,7 +192,7 @@ class Pipeline:
         """Let a run have the events of a context from now on; ``row`` makes what is stored beside it."""
         run.joined = max(run.joined, self.routed)
         run.read = None
-        run.changed = self.changed if self._listeners else None
+        self._listen(run)
         self._routes[context] = (*self._routes.get(context, ()), run)
         self._runs[run] = row
         self.unrouted.pop(context, None)
@@ -214,16 +226,20 @@ class Pipeline:
 
     # -- changes -------------------------------------------------------------------------------
 
-    def changed(self, key: str) -> None:
-        """Note that an internal state changed; listeners hear of it once per step of the loop."""
-        if not self._listeners:
-            return
-        if not self._changed:
-            asyncio.get_running_loop().call_soon(self._tell)
-        self._changed.add(key)
+    def changed(self, keys: Iterable[str]) -> None:
+        """Note that internal states changed; listeners hear of it once per step of the loop."""
+        keys = set(keys)
+        if self._listeners and keys:
+            if not self._changed:
+                self._tell_soon()
+            self._changed.update(keys)
+
+    def _tell_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
-        keys, self._changed = frozenset(self._changed), set()
+        keys = frozenset(self._changed)
+        self._changed.clear()
         for listener in list(self._listeners):
             try:
                 listener(keys)
@@ -233,18 +249,18 @@ class Pipeline:
     def subscribe(self, listener: Callable[[frozenset[str]], None]) -> Callable[[], None]:
         """Call ``listener`` on the app's loop with the keys that changed; gives what ends it."""
         self._listeners.append(listener)
-        self._listen()
+        self._listen(*self._runs)
 
         def end() -> None:
             if listener in self._listeners:
                 self._listeners.remove(listener)
-                self._listen()
+                self._listen(*self._runs)
 
         return end
 
-    def _listen(self) -> None:
-        for run in self._runs:
-            run.changed = self.changed if self._listeners else None
+    def _listen(self, *runs: Run) -> None:
+        for run in runs:
+            run.changes, run.tell = (self._changed if self._listeners else None), self._tell_soon
 
     # -- commits -------------------------------------------------------------------------------
 

@@ -287,8 +287,7 @@ class Registry:
         self._owners[new.id] = new
         for listener in list(self.on_live):
             listener(new)
-        for key in keys:
-            self.pipeline.changed(key)
+        self.pipeline.changed(keys)
         return gone
 
     async def _finish(self, new: Registration, run: Run, gone: set[int]) -> None:

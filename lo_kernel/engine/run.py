@@ -43,6 +43,8 @@ HANGS_AFTER = 5.0  # seconds after which a reducer that hasn't finished an event
 PENDING = 5000  # events that may wait in memory for one reducer; then it reads them from the archive again
 ROOM = 1000  # events that may wait while a reducer goes through the archive
 
+_SINCE = 50  # events kept with a state before its text is made anew
+
 Item = tuple[int, Sender, bytes | msgspec.Raw, float]
 """An event as it is kept: its number, its sender, its text, and its time."""
 
@@ -80,7 +82,7 @@ class Snapshot:
 class Run:
     """A reducer's states in one generation of the store.
 
-    ``changed(key)`` is called for each internal key that an event changed; ``overrun(run)`` where more
+    The internal keys that events changed are put into ``changes``; ``overrun(run)`` is called where more
     events wait than may.
     """
 
@@ -125,7 +127,8 @@ class Run:
         self.suspends = False
         self.limit = limit
         self.student_only = scope == STUDENT_SCOPE
-        self.changed: Callable[[str], None] | None = None
+        self.changes: set[str] | None = None  # where changed keys are put, if anybody wants to know
+        self.tell: Callable[[], None] = _nobody  # called when there was none before
         self.overrun: Callable[[Run], None] | None = None
         self._null = encode_state(null_state)
         self._stored = stored
@@ -167,8 +170,7 @@ class Run:
     def take(self, item: Item, event: Event) -> None:
         """Fold an event in, or let it wait for its key."""
         number = item[0]
-        student = item[1].student
-        ident = student if self.student_only else self.ident(student, event["client"])
+        ident = item[1].student if self.student_only else self.ident(item[1].student, event["client"])
         entry = self.entries.get(ident)
         if entry is None:
             if ident is None:
@@ -218,15 +220,20 @@ class Run:
         entry.seq = number
         entry.state = internal
         entry.external = external
-        if entry.since is None:
+        since = entry.since
+        if since is None:
             entry.since = [item]
         else:
-            entry.since.append(item)
+            since.append(item)
+            if len(since) > _SINCE:
+                self._settle(entry)
         if not entry.dirty:
             entry.dirty = True
             self.dirty.append(entry)
-        if self.changed is not None:
-            self.changed(entry.key)
+        if (changes := self.changes) is not None:
+            if not changes:
+                self.tell()
+            changes.add(entry.key)
 
     def _apply(self, entry: LiveState, item: Item, internal: Any, external: Any) -> None:
         """Take a reducer's answer; ``False`` for a part of it means that this part isn't written."""
@@ -251,8 +258,10 @@ class Run:
         if not entry.dirty:
             entry.dirty = True
             self.dirty.append(entry)
-        if self.changed is not None:
-            self.changed(entry.key)
+        if (changes := self.changes) is not None:
+            if not changes:
+                self.tell()
+            changes.add(entry.key)
 
     def _failed(self, error: BaseException, event: Any) -> None:
         self.failures += 1
@@ -267,7 +276,7 @@ class Run:
         self._refold(entry, entry.since or ())
 
     def _unsound(self, entry: LiveState, item: Item) -> bool:
-        """Whether an earlier event left a state that isn't JSON: it is left out, and ``item`` folded again."""
+        """Whether an earlier event left a state that isn't JSON: it goes, and ``item`` is folded again."""
         if self.strict or entry.since is None:
             return False
         before = self.failures
@@ -279,7 +288,7 @@ class Run:
         return True
 
     def _refold(self, entry: LiveState, items: Sequence[Item]) -> None:
-        """Make a state anew from its text and the events since; what isn't JSON is left out and reported."""
+        """Make a state anew from its text and events; what isn't JSON is left out and reported."""
         text, external, left = self._replay(entry.base, items)
         entry.base = text
         entry.since = None
@@ -654,6 +663,10 @@ class Run:
         return [
             entry.key for entry in self.entries.values() if entry.base is not None or entry.since is not None
         ]
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 def _close(awaitable: Any) -> None:

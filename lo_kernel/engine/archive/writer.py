@@ -38,7 +38,10 @@ from lo_kernel.errors import ArchiveError, NotOwnerError
 __all__ = ["Archive"]
 
 SEGMENT_BYTES: Final = 64 << 20
+_BUSY: Final = 1000  # events between two flushes from which on closed segments stay as they are
+_PLAIN: Final = 24  # but not more of them than so many
 _PARTS: Final = 3
+_AT_ONCE: Final = 200 * _PARTS  # a write of megabytes takes several times as long a line
 _number = msgspec.json.Encoder().encode  # eight times as fast as formatting with %r
 
 
@@ -76,6 +79,7 @@ class Archive:
         self._syncing = asyncio.Lock()
         self._damaged: dict[int, Segment] = {}
         self._untidy = False
+        self._flushed = 0
         self._keeper: asyncio.Task[None] | None = None
         self._stop = threading.Event()
         self._keeping = threading.Lock()
@@ -245,9 +249,15 @@ class Archive:
                 self._full.append(self._file)
                 self._untidy = True
             self._file = opened
-        self._file.append(b"".join(self._buffer))
-        self._buffer = []
-        self._written(self._file)
+        waiting, done = self._buffer, 0
+        try:
+            for start in range(0, len(waiting), _AT_ONCE):
+                self._file.append(b"".join(waiting[start : start + _AT_ONCE]))
+                done = start + _AT_ONCE
+        finally:
+            self._buffer = waiting[done:]
+            if done:
+                self._written(self._file)
 
     def _write_rejections(self) -> None:
         if self._rejected_file is None:
@@ -284,7 +294,9 @@ class Archive:
                     raise
                 for file in full:
                     file.close()
-            self._keep()
+            came, self._flushed = newest - self._flushed, newest
+            if came < _BUSY or len(self.segments()) > _PLAIN:
+                self._keep()  # compressing takes as long as taking in: it waits for a calmer moment
             return newest
 
     def _sync(self, files: list[LineFile]) -> None:
