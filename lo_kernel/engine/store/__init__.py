@@ -7,14 +7,25 @@ row names it. States and the archive position they stand for are committed toget
 
 from __future__ import annotations
 
+from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.store.base import PLAIN, Commit, ReducerRow, Store
 from lo_kernel.errors import SettingsError
 
 __all__ = ["PLAIN", "Commit", "ReducerRow", "Store", "open_store"]
 
 
-def open_store(address: str, folder: str) -> Store:
-    """The store that a setting names: ``sqlite`` (a file in ``folder``), ``memory`` or ``redis://...``."""
+def open_store(address: str, folder: str, errors: ErrorLog | None = None) -> Store:
+    """The store that a setting names: ``sqlite`` (a file in ``folder``), ``memory`` or ``redis://...``.
+
+    What has to be known of its opening (a damaged file that was set aside) goes into ``errors``. Raises
+    :class:`~lo_kernel.errors.SettingsError`, and :class:`~lo_kernel.errors.MissingExtraError` where the extra
+    ``redis`` isn't installed.
+    """
+
+    def report(kind: str, message: str) -> None:
+        if errors is not None:
+            errors.add("store", message, kind=kind)
+
     if address == "memory":
         from lo_kernel.engine.store.memory import MemoryStore
 
@@ -22,5 +33,9 @@ def open_store(address: str, folder: str) -> Store:
     if address == "sqlite":
         from lo_kernel.engine.store.sqlite import SqliteStore
 
-        return SqliteStore(f"{folder}/states.sqlite")
-    raise SettingsError(f"store: expected 'sqlite' or 'memory', got {address!r}")
+        return SqliteStore(f"{folder}/states.sqlite", report)
+    if address.startswith(("redis://", "rediss://", "unix://")):
+        from lo_kernel.engine.store.redis import RedisStore
+
+        return RedisStore(address, folder)
+    raise SettingsError(f"store: expected 'sqlite', 'memory' or a redis:// address, got {address!r}")

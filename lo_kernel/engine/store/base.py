@@ -11,7 +11,7 @@ import msgspec
 __all__ = ["PLAIN", "Commit", "ReducerRow", "Store"]
 
 PLAIN = 0
-"""The generation of keys that belong to no reducer."""
+"""The generation of keys that belong to no reducer: none of them starts as a state's key does."""
 
 
 class ReducerRow(msgspec.Struct, kw_only=True):
