@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -27,17 +25,6 @@ def answers(port: int) -> bool:
         refusal.close()
     except OSError:
         return False
-    return True
-
-
-def is_free(port: int) -> bool:
-    """Whether a new server could take ``port``."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
     return True
 
 
@@ -128,27 +115,6 @@ def test_interrupt_while_idle_is_harmless(kernel: RunningKernel) -> None:
     assert answers(port)
 
 
-@pytest.mark.parametrize("loop", ["kernel", "thread"])
-@pytest.mark.parametrize("end", ["shutdown", "exit", "sigterm", "sigterm in a cell"])
-def test_every_end_releases_the_port(start_kernel: StartKernel, end: str, loop: str) -> None:
-    """However the kernel ends in order, the process goes within two seconds or so and its port is free."""
-    kernel = start_kernel(env={"LO_KERNEL_LOOP": loop})
-    port = port_of(kernel)
-    if end == "shutdown":
-        kernel.client.shutdown()
-    elif end == "exit":
-        kernel.execute("exit")
-    elif end == "sigterm":
-        os.kill(kernel.pid, signal.SIGTERM)
-    else:
-        kernel.send(BUSY)
-        kernel.next_message(says_on)
-        os.kill(kernel.pid, signal.SIGTERM)
-    wait_for_end(kernel)
-    assert is_free(port)
-    assert "Traceback" not in kernel.tail().replace("KeyboardInterrupt", "")
-
-
 def test_the_app_is_cleaned_up_before_the_client_hears_of_the_end(
     start_kernel: StartKernel, tmp_path: Path
 ) -> None:
@@ -164,14 +130,6 @@ def test_the_app_is_cleaned_up_before_the_client_hears_of_the_end(
     msg_id = kernel.client.shutdown()
     until(lambda: kernel.client.get_control_msg(timeout=5)["parent_header"]["msg_id"] == msg_id)
     assert (tmp_path / "life").read_text() == "updown"
-
-
-def test_restart_keeps_the_port(kernel: RunningKernel) -> None:
-    """After a restart the app answers where it did."""
-    port = port_of(kernel)
-    kernel.restart()
-    assert port_of(kernel) == port
-    assert answers(port)
 
 
 def test_two_kernels_have_two_ports(start_kernel: StartKernel) -> None:

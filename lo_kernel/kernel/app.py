@@ -33,6 +33,7 @@ class LOKernelApp(IPKernelApp):
         LOKernel, klass="ipykernel.kernelbase.Kernel", help="The kernel that is run."
     ).tag(config=True)
     by_hand = Bool(False, help="Whether a person started it, at a terminal.")
+    owns_connection_file = False  # whether we write it; else the client did that starts us
     _running = False  # whether the loop turns
     _over = False  # whether somebody wants the end
     subcommands: dict[str, Any] = {}  # noqa: RUF012 - as above; ipykernel's would install another kernel
@@ -47,6 +48,11 @@ class LOKernelApp(IPKernelApp):
         signal.signal(signal.SIGTERM, self._terminate)
         if self.by_hand:
             signal.signal(signal.SIGINT, self._interrupt_idle)
+
+    def init_connection_file(self) -> None:
+        """Find the client's connection file, or the place for one of our own."""
+        super().init_connection_file()
+        self.owns_connection_file = not Path(self.abs_connection_file).exists()
 
     def init_kernel(self) -> None:
         """Make the kernel; debugpy waits until somebody debugs."""

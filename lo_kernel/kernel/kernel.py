@@ -68,9 +68,6 @@ class LOKernel(SettingsTraits, IPythonKernel):
     ``c.LOKernel.port = 8000`` in ``ipython_kernel_config.py``, or ``LO_KERNEL_PORT=8000``.
     """
 
-    implementation = "lo_kernel"
-    implementation_version = lo_kernel.__version__
-
     settings = Settings()
     runtime: Runtime | None = None
     app_host: AppHost | None = None
@@ -251,6 +248,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
                 workspace=self.settings.workspace,
                 loop=self.settings.loop,
                 connection_file=getattr(self.parent, "abs_connection_file", ""),
+                client=0 if getattr(self.parent, "owns_connection_file", False) else os.getppid(),
             )
         )
         self.help_links = [{"text": "Learning Observer", "url": runtime.url}, *self.help_links]

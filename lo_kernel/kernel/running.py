@@ -1,10 +1,12 @@
 """Which kernels and servers of ours run on this machine: a small file for each, in Jupyter's runtime folder.
 
-A file goes when its process ends in order; one that a killed process left goes when the next one looks.
+A file goes when its process ends in order. What a killed one left, its connection file too, goes when the
+next one starts or somebody looks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -21,7 +23,8 @@ _PATTERN = "lo-kernel-*.json"
 class Running(msgspec.Struct, kw_only=True):
     """A process with an app: where that answers, and how to join the kernel (empty: a server without one).
 
-    ``since`` is in seconds since 1970 (UTC).
+    ``client`` is the process whose connection file it is, which may start another kernel with it; 0: the
+    kernel's own. ``since`` is in seconds since 1970 (UTC).
     """
 
     pid: int
@@ -29,22 +32,25 @@ class Running(msgspec.Struct, kw_only=True):
     workspace: str
     loop: str
     connection_file: str = ""
+    client: int = 0
     since: float = 0.0
 
 
 def announce(process: Running) -> Path:
-    """Put ``process`` on the list; removing the file that this gives takes it off."""
+    """Put ``process`` on the list, and clear up; removing the file that this gives takes it off."""
     folder = _folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"lo-kernel-{process.pid}.json"
     process.since = process.since or time.time()
     write_private(path, msgspec.json.encode(process))
+    running()
     return path
 
 
 def running() -> list[Running]:
-    """What runs now, oldest first; entries of processes that are gone are removed."""
+    """What runs now, oldest first; what processes left that are gone is removed."""
     found: list[Running] = []
+    gone: list[Running] = []
     for path in _folder().glob(_PATTERN):
         try:
             process = msgspec.json.decode(path.read_bytes(), type=Running)
@@ -53,8 +59,19 @@ def running() -> list[Running]:
         if _is_alive(process.pid):
             found.append(process)
         else:
+            gone.append(process)
             path.unlink(missing_ok=True)
+    _clear_up(gone, in_use={process.connection_file for process in found})
     return sorted(found, key=lambda process: process.since)
+
+
+def _clear_up(gone: list[Running], *, in_use: set[str]) -> None:
+    """Remove connection files that no process has, and nobody will start a kernel with."""
+    for process in gone:
+        file = process.connection_file
+        if file and file not in in_use and not (process.client and _is_alive(process.client)):
+            with contextlib.suppress(OSError):
+                Path(file).unlink(missing_ok=True)
 
 
 def _folder() -> Path:
@@ -72,4 +89,8 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    try:  # in a container an orphan that has ended may keep its number: nobody asks how it went
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2]
+    except OSError:
+        return True
+    return not state.startswith("Z")
