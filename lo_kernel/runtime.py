@@ -7,6 +7,7 @@ for: a kernel that starts need not wait for them.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.registry import Registration, Registry
 from lo_kernel.engine.store import open_store
 from lo_kernel.errors import NotOwnerError
+from lo_kernel.modules.listing import Modules
 from lo_kernel.settings import Settings
 from lo_kernel.workspace import Workspace
 
@@ -87,6 +89,8 @@ class Runtime:
         self.host, self.port = settings.host, settings.port
         self.started: float | None = None
         self.sources: set[object] = set()  # connections that events come in by
+        self.modules = Modules()
+        self.adapters: list[Callable[[Any], Any]] = []  # of modules: change an event as it comes in
         self.store = open_store("memory", "")
         self.pipeline = Pipeline(self.archive, self.store, self.errors, self.learners)
         self.registry = Registry(self.pipeline, self.store, self.errors)
@@ -216,7 +220,7 @@ class Runtime:
         self.security.tokens = self.workspace.tokens
         self.archive.open(writable=owner)
         # a follower keeps states of its own, in memory: the store belongs to the owner
-        store = open_store(self.settings.store if owner else "memory", str(self.workspace.path))
+        store = open_store(self.settings.store if owner else "memory", str(self.workspace.path), self.errors)
         await store.open()
         self.store = self.pipeline.store = self.registry.store = store
         self.archive.at_least(max((row.position for row in await store.rows()), default=0))
@@ -232,6 +236,8 @@ class Runtime:
         self.pipeline.start()
         self.meter.start()
         self.started = self.clock()
+        # modules and code stay: a full collection that looks at them too holds the loop for 15 ms and more
+        gc.freeze()
 
     @property
     def takes_events(self) -> bool:
@@ -251,7 +257,7 @@ class Runtime:
             owner = self.workspace.find_owner()
             who = f"process {owner.pid}, which answers at {owner.url}" if owner else "another process"
             raise NotOwnerError(f"the workspace {self.workspace.path} belongs to {who}: end that one first")
-        store = open_store(self.settings.store, str(self.workspace.path))
+        store = open_store(self.settings.store, str(self.workspace.path), self.errors)
         try:
             await store.open()
             position = max((row.position for row in await store.rows()), default=0)
@@ -274,6 +280,7 @@ class Runtime:
 
     async def stop(self) -> None:
         """Commit what is left, close everything, let go of the workspace."""
+        gc.unfreeze()
         if self._follower is not None:
             await self._follower.stop()
             self._follower = None

@@ -24,8 +24,8 @@ from lo_kernel.errors import ArchiveError, LOError, ReducerError
 
 __all__ = ["SLICE", "CatchUp", "OldStates", "convert"]
 
-SLICE = 0.004  # seconds that the loop is held at a time
-_KEEP = 20_000  # events between two writes of the states
+SLICE = 0.002  # seconds that the loop is held at a time
+_KEEP = 4000  # events between two writes of the states: more in memory make the collector pause
 _KEEP_EVERY = 1.0  # seconds between them, where the states are the visible ones
 _CHUNK = 200  # states converted between two looks at the clock
 

@@ -257,4 +257,5 @@ def _same(dag: Dag) -> bytes:
 
 
 async def _ready(registration: Registration) -> None:
-    await registration.ready()
+    if not getattr(registration, "answering", False):  # while one is replaced, the old one answers
+        await registration.ready()
