@@ -15,6 +15,7 @@ import pytest
 from event_files import SOURCE, compressed, study_event, study_log, study_text
 from waiting import auntil
 
+from lo_kernel.cli import main
 from lo_kernel.engine import fold as fold_module
 from lo_kernel.engine.fold import Folded, fold
 from lo_kernel.engine.keys import EventField, KeyField, Scope
@@ -77,9 +78,12 @@ async def test_a_file_goes_in_and_through_the_reducers(tmp_path: Path, workspace
         assert "900 events added from" in repr(report)
 
 
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
-async def test_replaying_twice_adds_nothing(tmp_path: Path, workspace: Path, store: str) -> None:
+@pytest.mark.parametrize("store", ["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+async def test_replaying_twice_adds_nothing(
+    tmp_path: Path, workspace: Path, store: str, request: pytest.FixtureRequest
+) -> None:
     """The second time, under another name, compressed, and after a restart, every record is held already."""
+    store = request.getfixturevalue("redis_url") if store == "redis" else store
     path = study_log(tmp_path / "x.study.log", range(600))
     async with running(workspace, store=store, segment=50_000) as runtime:
         await replay(runtime, path)
@@ -374,3 +378,26 @@ async def test_fold_shares_no_null_state(tmp_path: Path) -> None:
     assert [state["seen"] for state in folded.values()] == [[0, 3], [1, 4], [2, 5]]
     again = await fold(seen, path)
     assert again == folded
+
+
+# -- on the command line -----------------------------------------------------------------------
+
+
+async def test_the_command_replays_into_a_workspace(
+    tmp_path: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`lo-kernel replay` puts files into a workspace that nobody owns, and refuses one that somebody does."""
+    path = study_log(tmp_path / "x.study.log", range(50))
+    arguments = ["replay", str(path), "--workspace", str(workspace), "--limit", "20"]
+    assert await asyncio.to_thread(main, arguments) == 0
+    assert "20 events added" in capsys.readouterr().out
+    async with running(workspace) as runtime:
+        assert runtime.archive.last == 20
+        assert await asyncio.to_thread(main, arguments) == 1
+        assert "belongs to process" in capsys.readouterr().err
+    assert (
+        await asyncio.to_thread(main, ["replay", str(tmp_path / "none"), "--workspace", str(workspace)]) == 1
+    )
+    assert "is not there" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        await asyncio.to_thread(main, ["replay"])

@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
-from collections import deque
+import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lo_kernel.engine.events import Event, Sender
+from lo_kernel.engine.archive import Search, Senders
+from lo_kernel.engine.events import Event
+from lo_kernel.engine.export import check_export, export_events
+from lo_kernel.errors import EventError
 
 if TYPE_CHECKING:
+    from lo_kernel.bridge import LoopBridge
+    from lo_kernel.notebook.jobs import Job
     from lo_kernel.runtime import Runtime
 
 __all__ = ["Events"]
+
+Moment = datetime | str | float | None
 
 
 class Events:
     """The events so far, oldest first; each as a reducer gets it, with its archive number under ``"n"``.
 
     ``lo.events.count()``, ``lo.events.tail(5)``, ``lo.events.filter(learner=..., context=..., event=...)``,
-    ``lo.events.to_frame()``. An event is here a moment (at most 50 ms) after it was accepted.
+    ``lo.events.to_frame()``, ``lo.events.export("class.study.log.gz")``. An event is here a moment (at most
+    50 ms) after it was accepted. What is asked for of one learner, one context or some hours is found by the
+    archive's index.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, bridge: LoopBridge | None = None) -> None:
         self._runtime = runtime
+        self._bridge = bridge
 
-    def count(self) -> int:
-        """How many there are."""
-        return self._runtime.archive.last
+    def count(
+        self,
+        *,
+        learner: str | None = None,
+        context: str | None = None,
+        event: str | None = None,
+        where: Callable[[Event], bool] | None = None,
+        since: Moment = None,
+        until: Moment = None,
+    ) -> int:
+        """How many there are, all of them or those that :meth:`filter` would give."""
+        if all(each is None for each in (learner, context, event, where, since, until)):
+            return self._runtime.archive.last
+        chosen = self._chosen(learner, context, event, where, since, until)
+        return sum(1 for _ in chosen)
 
     def tail(self, n: int = 10) -> list[Event]:
         """The newest ``n``, oldest of them first."""
-        start = max(0, self._runtime.archive.last - n)
-        return list(deque(self._read(start), maxlen=n))
+        if not isinstance(n, int) or n < 0:
+            raise EventError(f"n: expected a number from 0 on, got {n!r}", reason="bad_argument")
+        senders = Senders()
+        found = []
+        for record in self._runtime.archive.tail(n):
+            sender = senders.of(record)
+            found.append({"n": record.n, **sender.event(msgspec.json.decode(record.body), record.t)})
+        self._note({item["client"]["auth"]["safe_user_id"] for item in found})
+        return found
 
     def filter(
         self,
@@ -42,62 +72,157 @@ class Events:
         context: str | None = None,
         event: str | None = None,
         where: Callable[[Event], bool] | None = None,
+        since: Moment = None,
+        until: Moment = None,
         limit: int | None = None,
     ) -> list[Event]:
-        """Those of a learner (safe id), of a context, of a kind (the body's ``event``), or as you say.
+        """Those of a learner (safe id), a context, a kind (the body's ``event``), a time, or as you say.
 
-        ``where`` is asked with each event that the others let through; ``limit`` ends the search early.
+        ``since`` and ``until`` (itself left out) are a ``datetime``, an ISO text, or seconds since 1970;
+        without a zone they are UTC. ``where`` is asked with each event that the others let through; ``limit``
+        ends the search early.
         """
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise EventError(f"limit: expected a number from 0 on, got {limit!r}", reason="bad_argument")
         found: list[Event] = []
-        for item in self._read(0, learner=learner, context=context):
-            if event is not None and item["client"].get("event") != event:
-                continue
-            if where is not None and not where(item):
-                continue
+        if limit == 0:
+            return found
+        for item in self._chosen(learner, context, event, where, since, until):
             found.append(item)
             if limit is not None and len(found) >= limit:
                 break
         return found
 
     def to_frame(self, **filters: Any) -> Any:
-        """A data frame, one row an event: ``n``, ``time``, ``learner``, ``context``, and the body's fields.
+        """A data frame, one row an event: ``n``, ``time``, ``learner``, and the fields of the event's body.
 
-        With pandas or polars, whichever is installed; filters as for :meth:`filter`.
+        ``time`` is in seconds since 1970 (UTC). With pandas or polars, whichever is installed
+        (:class:`~lo_kernel.errors.MissingExtraError` otherwise); filters as for :meth:`filter`.
         """
         from lo_kernel.query.rows import Rows
 
-        rows = Rows(
-            {
-                "n": item["n"],
-                "time": item["server"]["time"],
-                "learner": item["client"]["auth"]["safe_user_id"],
-                **{name: value for name, value in item["client"].items() if name != "auth"},
-            }
-            for item in self.filter(**filters)
-        )
+        rows = Rows(_row(item) for item in self.filter(**filters))
         return rows.to_frame()
 
-    def _read(self, after: int, learner: str | None = None, context: str | None = None) -> Iterator[Event]:
-        senders: dict[bytes, Sender] = {}
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        identity: bool = True,
+        learner: str | None = None,
+        context: str | None = None,
+        event: str | None = None,
+        where: Callable[[Event], bool] | None = None,
+        since: Moment = None,
+        until: Moment = None,
+    ) -> Job[int]:
+        """Write events to a file: ``*.study.log`` as the field has it, or ``*.jsonl``; ``.gz``, ``.zst`` too.
+
+        ``identity=False`` writes bodies alone (``*.jsonl``), without who sent them. Filters as for
+        :meth:`filter`. Gives a :class:`~lo_kernel.notebook.jobs.Job` of the number of events; ``lo.replay``
+        reads the file back.
+        """
+        from lo_kernel.notebook.jobs import Job
+
+        target = check_export(path, identity=identity)
+        search = _search(learner, context, since, until)
+        if self._bridge is None:
+            raise EventError("an export needs a running app: use lo.events of a kernel", reason="no_app")
         seen: set[str] = set()
-        for record in self._runtime.archive.read(after):
-            key = bytes(record.by)
-            sender = senders.get(key)
-            if sender is None:
-                if len(senders) > 5000:
-                    senders.clear()
-                sender = senders[key] = Sender.decode(key)
-            if learner is not None and sender.student != learner:
-                continue
-            body = msgspec.json.decode(record.body)
-            if context is not None and sender.context(body) != context:
-                continue
-            seen.add(sender.student)
-            yield {"n": record.n, **sender.event(body, record.t)}
-        self._runtime.reads.record("events", "archive", seen)
+        job: Job[int] | None = None
+
+        def progress(done: int, total: int) -> None:
+            if job is not None:
+                job.progress(done, total)
+
+        async def work() -> int:
+            try:
+                return await export_events(
+                    self._runtime.archive,
+                    target,
+                    search=search,
+                    wanted=_wanted(event, where),
+                    identity=identity,
+                    on_progress=progress,
+                    on_learner=seen.add,
+                )
+            finally:
+                self._note(seen, "export")
+
+        job = Job(f"export to {target.name}", work(), self._bridge, on_error=self._runtime.errors.add)
+        return job
+
+    def _chosen(
+        self,
+        learner: str | None,
+        context: str | None,
+        event: str | None,
+        where: Callable[[Event], bool] | None,
+        since: Moment,
+        until: Moment,
+    ) -> Iterator[Event]:
+        search, wanted = _search(learner, context, since, until), _wanted(event, where)
+        seen: set[str] = set()
+        try:
+            for record, sender in self._runtime.archive.search(search, Senders()):
+                body = msgspec.json.decode(record.body)
+                if context is not None and sender.context(body) != context:
+                    continue
+                item = {"n": record.n, **sender.event(body, record.t)}
+                seen.add(sender.student)
+                if wanted is None or wanted(item):
+                    yield item
+        finally:
+            self._note(seen)
+
+    def _note(self, learners: set[str], what: str = "archive") -> None:
+        self._runtime.reads.record("events", what, learners)
 
     def __len__(self) -> int:
         return self.count()
 
     def __repr__(self) -> str:
         return f"<{self.count():,} events; lo.events.tail(5) shows the newest>"
+
+
+def _search(learner: str | None, context: str | None, since: Moment, until: Moment) -> Search:
+    for name, value in (("learner", learner), ("context", context)):
+        if value is not None and not isinstance(value, str):
+            raise EventError(f"{name}: expected a text, got {value!r}", reason="bad_argument")
+    return Search(
+        learner=learner, context=context, since=_moment("since", since), until=_moment("until", until)
+    )
+
+
+def _wanted(event: str | None, where: Callable[[Event], bool] | None) -> Callable[[Event], bool] | None:
+    if where is not None and not callable(where):
+        raise EventError(f"where: expected a function of an event, got {where!r}", reason="bad_argument")
+    if event is None:
+        return where
+    return lambda item: item["client"].get("event") == event and (where is None or bool(where(item)))
+
+
+def _moment(name: str, value: Moment) -> float | None:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    moment = value
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError:
+            moment = value
+    if not isinstance(moment, datetime):
+        raise EventError(
+            f"{name}: expected a datetime, a text such as '2026-05-04 09:30', or seconds since 1970, "
+            f"got {value!r}",
+            reason="bad_argument",
+        )
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _row(item: Event) -> dict[str, Any]:
+    row = {"n": item["n"], "time": item["server"]["time"], "learner": item["client"]["auth"]["safe_user_id"]}
+    for name, value in item["client"].items():
+        if name != "auth":
+            row[f"event.{name}" if name in ("n", "time", "learner") else name] = value
+    return row

@@ -1,0 +1,196 @@
+"""`lo.events`: the archive in a notebook, and events out into files that come back the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from event_files import SOURCE, study_event, study_log, study_text
+from waiting import auntil
+
+from lo_kernel.bridge import LoopBridge
+from lo_kernel.engine.archive import segments
+from lo_kernel.engine.replay import replay
+from lo_kernel.errors import ArchiveError, EventError, MissingExtraError
+from lo_kernel.notebook.events import Events
+from lo_kernel.runtime import Runtime
+from lo_kernel.settings import Settings
+
+START = 1_700_000_000
+
+
+class Reads:
+    """A read log that a test can look at."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, set[str]]] = []
+
+    def record(self, kind: str, what: str, learners: Any) -> None:
+        """Keep it."""
+        self.seen.append((kind, what, set(learners)))
+
+
+@asynccontextmanager
+async def events_of(workspace: Path, *paths: Path, segment: int = 40_000) -> AsyncIterator[Events]:
+    """`lo.events` of a runtime into which files were replayed."""
+    runtime = Runtime(Settings(workspace=str(workspace), port=0, store="memory"), reads=Reads())
+    runtime.bind("127.0.0.1", 0)
+    runtime.archive.segment_bytes = segment
+    await runtime.start()
+    try:
+        if paths:
+            await replay(runtime, list(paths))
+        yield Events(runtime, LoopBridge(asyncio.get_running_loop()))
+    finally:
+        await runtime.stop()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Files that were begun and not finished."""
+    return list(folder.glob("*.tmp"))
+
+
+def indices(items: list[dict[str, Any]]) -> list[int]:
+    """The numbers that a test gave its events."""
+    return [item["client"]["i"] for item in items]
+
+
+async def test_count_and_tail(tmp_path: Path, workspace: Path) -> None:
+    """`count` and `tail` know the newest events, as a reducer gets them, with their numbers."""
+    async with events_of(workspace, study_log(tmp_path / "x", range(500))) as events:
+        assert events.count() == len(events) == 500
+        newest = events.tail(2)
+        assert [item["n"] for item in newest] == [499, 500]
+        assert {**newest[1], "n": None} == {**study_event(499, "u1"), "n": None}
+        assert events.tail(0) == []
+        assert len(events.tail(1000)) == 500
+        assert "500 events" in repr(events)
+        with pytest.raises(EventError, match="n: expected"):
+            events.tail(-1)
+
+
+async def test_filter_finds_what_is_asked_for(tmp_path: Path, workspace: Path) -> None:
+    """By learner, context, kind, time, a function and a limit, alone and together."""
+    path = tmp_path / "x"
+    lines = [
+        study_event(
+            n, f"u{n % 4}", event="click" if n % 5 == 0 else "key", source="s2" if n % 7 == 0 else SOURCE
+        )
+        for n in range(400)
+    ]
+    path.write_text("".join(map(study_text, lines)))
+    async with events_of(workspace, path) as events:
+        assert indices(events.filter(learner="tc-testcase-u1")) == list(range(1, 400, 4))
+        assert indices(events.filter(context="s2")) == list(range(0, 400, 7))
+        assert indices(events.filter(event="click", limit=3)) == [0, 5, 10]
+        assert indices(events.filter(where=lambda item: item["client"]["i"] > 397)) == [398, 399]
+        assert indices(events.filter(since=START + 10.25, until=START + 13.25)) == [10, 11, 12]
+        early = datetime.fromtimestamp(START + 2, UTC)
+        assert indices(events.filter(until=early)) == [0, 1]
+        assert indices(events.filter(until=early.replace(tzinfo=None).isoformat())) == [0, 1]
+        both = events.filter(learner="tc-testcase-u2", context="s2", event="click")
+        assert indices(both) == [n for n in range(400) if n % 4 == 2 and n % 7 == 0 and n % 5 == 0]
+        assert events.filter(learner="nobody") == []
+        assert events.filter(limit=0) == []
+        assert events.count(learner="tc-testcase-u1") == 100
+        assert events.count(event="click") == 80
+        for wrong in ({"since": "soon"}, {"learner": 7}, {"where": 3}, {"limit": -1}):
+            with pytest.raises(EventError, match="expected"):
+                events.filter(**wrong)
+
+
+async def test_a_filter_reads_a_part_of_the_archive(
+    tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour's and a learner's events are read from those segments that have them."""
+    path = tmp_path / "x"
+    path.write_text("".join(study_text(study_event(n, "rare" if n == 700 else "u0")) for n in range(3000)))
+    async with events_of(workspace, path) as events:
+        archive = events._runtime.archive
+        await auntil(lambda: all(each.packed for each in archive.segments()[:-1]))
+        assert len(archive.segments()) > 10
+        read: list[int] = []
+        block = segments.PackedReader.block
+
+        def counted(reader: segments.PackedReader, each: Any) -> bytes:
+            read.append(each.first)
+            return block(reader, each)
+
+        monkeypatch.setattr(segments.PackedReader, "block", counted)
+        assert indices(events.filter(learner="tc-testcase-rare")) == [700]
+        assert len(read) == 1
+        assert indices(events.filter(since=START + 1500, until=START + 1501)) == [1500]
+        assert len(read) <= 3
+
+
+async def test_what_is_read_is_on_record(tmp_path: Path, workspace: Path) -> None:
+    """Each look at events is recorded, with the learners whose events were seen."""
+    async with events_of(workspace, study_log(tmp_path / "x", range(30))) as events:
+        reads = events._runtime.reads
+        assert isinstance(reads, Reads)
+        events.filter(learner="tc-testcase-u1")
+        events.tail(1)
+        events.filter(limit=1)
+        assert [learners for kind, _, learners in reads.seen if kind == "events"] == [
+            {"tc-testcase-u1"}, {"tc-testcase-u2"}, {"tc-testcase-u0"},
+        ]  # fmt: skip
+
+
+async def test_a_frame_has_a_row_an_event(
+    tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`to_frame` gives the body's fields as columns, and names the extra where nothing is installed."""
+    async with events_of(workspace, study_log(tmp_path / "x", range(6))) as events:
+        frame = events.to_frame(learner="tc-testcase-u1")
+        assert list(frame["i"]) == [1, 4]
+        assert list(frame["learner"]) == ["tc-testcase-u1"] * 2
+        assert list(frame["time"]) == [START + 1.25, START + 4.25]
+        assert "auth" not in frame.columns
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        monkeypatch.setitem(sys.modules, "polars", None)
+        with pytest.raises(MissingExtraError, match="frames"):
+            events.to_frame()
+
+
+@pytest.mark.parametrize(
+    "name", ["a.study.log", "a.study.log.gz", "a.study.log.zst", "a.jsonl", "a.jsonl.gz"]
+)
+async def test_what_is_exported_comes_back(tmp_path: Path, workspace: Path, name: str) -> None:
+    """An export read into another workspace gives the same events: client, server, metadata and time."""
+    source = study_log(tmp_path / "x", range(200))
+    target = tmp_path / name
+    async with events_of(workspace, source) as events:
+        assert await events.export(target) == 200
+        assert await events.export(tmp_path / "one.jsonl", learner="tc-testcase-u1", event="keystroke") == 67
+        before = [{**item, "n": 0} for item in events.filter()]
+    async with events_of(tmp_path / "second", target) as events:
+        after = [{**item, "n": 0} for item in events.filter()]
+    assert after == before
+    assert leftovers(tmp_path) == []
+
+
+async def test_bodies_go_out_without_who_sent_them(tmp_path: Path, workspace: Path) -> None:
+    """Without identity there are bodies alone, and nothing in them that says who it was."""
+    path = tmp_path / "in.jsonl"
+    path.write_text(
+        '{"event":"hello","user_id":"ann-secret","source":"s"}\n{"event":"key","k":1,"auth":{"safe_user_id":"tc-ann-secret"}}\n'
+    )
+    async with events_of(workspace, path) as events:
+        target = tmp_path / "bodies.jsonl"
+        assert await events.export(target, identity=False) == 2
+        text = target.read_text()
+        assert [json.loads(line)["event"] for line in text.splitlines()] == ["hello", "key"]
+        assert "secret" not in text
+        with pytest.raises(ArchiveError, match=r"without identity, export to \.jsonl"):
+            events.export(tmp_path / "a.study.log", identity=False)
+        with pytest.raises(ArchiveError, match=r"ends with \.study\.log or \.jsonl"):
+            events.export(tmp_path / "a.csv")
+        with pytest.raises(ArchiveError, match="is not there"):
+            events.export(tmp_path / "none" / "a.jsonl")
