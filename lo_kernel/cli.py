@@ -17,6 +17,7 @@ _COMMANDS = {
     "uninstall": ("lo_kernel.commands.specs", "uninstall"),
     "status": ("lo_kernel.commands.status", "main"),
     "simulate": ("lo_kernel.commands.simulate", "main"),
+    "audit": ("lo_kernel.commands.audit", "main"),
     "lab": ("lo_kernel.commands.lab", "main"),
 }
 

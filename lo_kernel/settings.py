@@ -65,6 +65,10 @@ class Settings:
     )
     public_url: str = _setting("", "Address under which a browser reaches the app, where it isn't found out.")
     roster: str = _setting("", "File of courses and learners (CSV, TSV or JSON); empty: everyone seen.")
+    audit_outputs: bool = _setting(
+        False, "Whether the record keeps what cells put out, and not only kinds and sizes."
+    )
+    audit_days: int = _setting(0, "Days after which the record's oldest part is deleted; 0: never.")
     guests: bool = _setting(
         True, "Whether events of a client that never says who it is are taken, as a guest's."
     )
@@ -72,6 +76,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port: expected a number from 0 (any free port) to 65535, got {self.port!r}")
+        if self.audit_days < 0:
+            raise SettingsError(f"audit_days: expected days, or 0 (never), got {self.audit_days!r}")
         if self.loop not in ("kernel", "thread"):
             raise SettingsError(f"loop: expected 'kernel' or 'thread', got {self.loop!r}")
         if self.store not in ("sqlite", "memory") and not self.store.startswith(

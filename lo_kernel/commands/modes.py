@@ -32,6 +32,7 @@ usage: lo-kernel [COMMAND] [OPTIONS] [-- IPYTHON OPTIONS]   or: python -m lo_ker
   uninstall         take it away again                                        (uninstall --help)
   status            which kernel files there are, and what is running where
   simulate          a class that types, sent to the running app               (simulate --help)
+  audit             the record: what ran, and whose data it read      (audit --help)
   lab               JupyterLab on the example notebook, a class streaming in  (lab --help)
 
 settings, also as {variable} and as c.LOKernel.port in ipython_kernel_config.py:

@@ -8,12 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import zmq
 from ipykernel.kernelapp import IPKernelApp, kernel_aliases
 from tornado.ioloop import IOLoop
 from traitlets import Bool, Dict, Type
 
 from lo_kernel.kernel.debugging import postpone_debugpy
 from lo_kernel.kernel.kernel import LOKernel, asyncio_loop_of
+from lo_kernel.kernel.monitor import Monitor, set_option
 from lo_kernel.settings import Settings
 
 __all__ = ["LOKernelApp"]
@@ -33,6 +35,7 @@ class LOKernelApp(IPKernelApp):
         LOKernel, klass="ipykernel.kernelbase.Kernel", help="The kernel that is run."
     ).tag(config=True)
     by_hand = Bool(False, help="Whether a person started it, at a terminal.")
+    monitor: Monitor | None = None  # sees all that is published; None where it could not connect
     owns_connection_file = False  # whether we write it; else the client did that starts us
     _running = False  # whether the loop turns
     _over = False  # whether somebody wants the end
@@ -48,6 +51,31 @@ class LOKernelApp(IPKernelApp):
         signal.signal(signal.SIGTERM, self._terminate)
         if self.by_hand:
             signal.signal(signal.SIGINT, self._interrupt_idle)
+
+    def init_iopub(self, context: Any) -> None:
+        """Open the channel, and have the monitor listen before anything is said on it."""
+        super().init_iopub(context)
+        monitor = None
+        try:
+            socket, on_thread = self.iopub_thread.socket, self.iopub_thread.io_loop.add_callback
+            # without it, a front end that subscribes to what the monitor has subscribed to is not welcomed
+            set_option(socket, zmq.XPUB_VERBOSE, 1, on_thread)
+            public, secret = (getattr(self, f"curve_{each}key", None) for each in ("public", "secret"))
+            separator = "-" if self.transport == "ipc" else ":"
+            monitor = Monitor(
+                f"{self.transport}://{self.ip}{separator}{self.iopub_port}",
+                self.session.key,
+                scheme=self.session.signature_scheme,
+                curve=(public, secret) if public and secret else None,
+            )
+            # to subscribers that are here by then, which is the monitor, nothing is ever dropped
+            if monitor.connected() and set_option(socket, zmq.SNDHWM, 0, on_thread):
+                monitor.start()
+                self.monitor = monitor
+        except Exception:
+            self.log.warning("No monitor on IOPub: outcomes won't be on record.", exc_info=True)
+        if self.monitor is None and monitor is not None:
+            monitor.stop()
 
     def init_connection_file(self) -> None:
         """Find the client's connection file, or the place for one of our own."""
@@ -105,6 +133,7 @@ class LOKernelApp(IPKernelApp):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing may cut off the last writes
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 asyncio_loop_of(self.io_loop).run_until_complete(self.kernel.stop_app())
+                self.kernel.close_record()
 
     def _started(self) -> None:
         self._running = True

@@ -24,6 +24,7 @@ from tornado.ioloop import IOLoop
 import lo_kernel
 from lo_kernel.kernel.debugging import can_debug, load_debugger
 from lo_kernel.kernel.magics import lo_magic, remembered_loop
+from lo_kernel.kernel.recording import begin_record, header_of
 from lo_kernel.kernel.traits import SettingsTraits, settings_of
 from lo_kernel.kernel.watch import LoopWatch
 from lo_kernel.settings import Settings
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lo_kernel.engine.errorlog import ErrorLog
+    from lo_kernel.kernel.audit.requests import KernelRecord
     from lo_kernel.kernel.host import AppHost
     from lo_kernel.runtime import Runtime
 
@@ -73,6 +75,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
     app_host: AppHost | None = None
     lo: Any = None
     on_started: Callable[[], None] | None = None  # called when the loop turns and messages are read
+    record: KernelRecord | None = None
+    """What goes on record here; None where the workspace can't be written."""
     failure: str = ""
     """Traceback of what kept the app from starting; empty where it runs."""
 
@@ -87,6 +91,15 @@ class LOKernel(SettingsTraits, IPythonKernel):
 
     async def do_debug_request(self, msg: dict[str, Any]) -> Any:
         """Answer a debugger; with its first question, debugpy is imported."""
+        if self.record is None:
+            return await self._debug(msg)
+        token = self.record.debug(header_of(self, "control"), msg)
+        try:
+            return await self._debug(msg)
+        finally:
+            self.record.recorder.end(token)
+
+    async def _debug(self, msg: dict[str, Any]) -> Any:
         load_debugger(self)
         self._debugger_is_there.set()
         return await super().do_debug_request(msg)
@@ -106,6 +119,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self._watch_cells = True
         self._log_handler: logging.Handler | None = None
         self._announcement: Path | None = None
+        self._record_errors: list[BaseException] = []
+        self.record = begin_record(self, self._record_failed)
         if loop.is_running():  # a kernel in somebody's process: the app comes up as soon as its loop turns
             self._booting = loop.create_task(self._boot())
         else:
@@ -131,16 +146,32 @@ class LOKernel(SettingsTraits, IPythonKernel):
 
         Nothing is awaited before ``super()``: there an interrupt would be raised in the loop, and end it.
         """
-        with LoopWatch(asyncio.get_running_loop()) as watch:
-            reply: dict[str, Any] = await super().do_execute(
+        record = self.record
+        reply: dict[str, Any] = {}
+        if record is not None:
+            header = header_of(self)
+            token = record.execute(
+                header,
                 code,
-                silent,
-                store_history,
-                user_expressions,
-                allow_stdin,
-                cell_meta=cell_meta,
-                cell_id=cell_id,
+                silent=silent,
+                history=store_history,
+                expressions=user_expressions,
+                cell=cell_id,
             )
+        try:
+            with LoopWatch(asyncio.get_running_loop()) as watch:
+                reply = await super().do_execute(
+                    code,
+                    silent,
+                    store_history,
+                    user_expressions,
+                    allow_stdin,
+                    cell_meta=cell_meta,
+                    cell_id=cell_id,
+                )
+        finally:
+            if record is not None:
+                record.executed(token, str(header.get("msg_id", "")), reply)
         if not silent:
             self._after_cell(watch.held, told=store_history, ok=reply.get("status") == "ok")
         return reply
@@ -163,6 +194,16 @@ class LOKernel(SettingsTraits, IPythonKernel):
         reply: Any = super().do_shutdown(restart)
         content: dict[str, Any] = await reply if inspect.isawaitable(reply) else reply
         return content
+
+    def close_record(self) -> None:
+        """The kernel has said its last word: the record ends."""
+        if self.record is not None:
+            self.record.close()
+
+    def _record_failed(self, error: BaseException) -> None:
+        self._record_errors.append(error)
+        if self.runtime is not None:
+            self.runtime.errors.add("audit", error)
 
     async def stop_app(self) -> None:
         """End the app, from any loop and any number of times; never raises, and takes two seconds at most."""
@@ -233,7 +274,11 @@ class LOKernel(SettingsTraits, IPythonKernel):
         if not self.trait_has_value("loop") and (loop := remembered_loop(self.settings.workspace_path)):
             self.settings = replace(self.settings, loop=loop)
         self._log_handler = log_to(self.settings.workspace_path / "logs")
-        self.runtime = runtime = Runtime(self.settings)
+        self.runtime = runtime = Runtime(
+            self.settings, reads=self.record.recorder if self.record is not None else None
+        )
+        for error in self._record_errors:
+            runtime.errors.add("audit", error)
         ports = port_candidates(
             self.settings, asked_for="port" in asked_for, last_port=runtime.workspace.last_port
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lo_kernel.engine.keys import Scope
     from lo_kernel.engine.reducers import Reducer
     from lo_kernel.engine.registry import Registration
+    from lo_kernel.notebook.audit_view import AuditView
     from lo_kernel.notebook.cards import AppFacts
     from lo_kernel.notebook.dashboards_view import DashboardList, DashboardPage
     from lo_kernel.notebook.job_display import JobDisplays
@@ -445,6 +446,20 @@ class LearningObserver:
             f"{getattr(function, '__name__', function)!r} is not registered: add it with lo.add_reducer(id, "
             "function), or write @lo.reducer(...) above it"
         )
+
+    # -- the record ----------------------------------------------------------------------------
+
+    @property
+    def audit(self) -> AuditView:
+        """The record: what ran in this workspace, what came of it, and whose data it read.
+
+        Show it for the newest entries; ``.tail()``, ``.cells()``, ``.of(student)``, ``.by(user)`` and
+        ``.since(time)`` give rows, ``.verify()`` checks that nothing was changed.
+        """
+        from lo_kernel.notebook.audit_view import AuditView
+
+        record = getattr(self._kernel, "record", None)
+        return AuditView(record.reader if record is not None else None)
 
     # -- display -------------------------------------------------------------------------------
 

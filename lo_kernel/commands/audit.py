@@ -1,0 +1,96 @@
+"""``lo-kernel audit``: whether the record is whole, what is on it, and files of it for others."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lo_kernel.commands.options import OptionParser, add_settings, settings_from
+from lo_kernel.kernel.audit.reading import AuditReader, rows_of
+from lo_kernel.kernel.audit.report import FORMATS, to_csv, to_html, to_jsonl
+from lo_kernel.kernel.audit.verify import verify
+from lo_kernel.query.rows import Rows
+
+__all__ = ["main"]
+
+_ACTIONS = ("verify", "show", "of", "export", "delete-text")
+_WIDTH = 60  # characters of code that a line shows
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``lo-kernel audit``; 1 where ``verify`` finds that the record is not whole."""
+    parser = OptionParser(
+        "audit", "The record: what ran, what came of it, whose data it read. verify: is it whole?"
+    )
+    parser.add_argument("action", choices=_ACTIONS, help="what to do")
+    parser.add_argument("subject", nargs="?", help="of: a learner's safe id; delete-text: words in the text")
+    parser.add_argument("--student", metavar="ID", help="export: only what has read this learner")
+    parser.add_argument("--user", metavar="NAME", help="only what this user did")
+    parser.add_argument("--since", metavar="TIME", help="only what is later, such as 2026-03-02T08:30 (UTC)")
+    parser.add_argument("--last", type=int, default=20, metavar="N", help="show: how many (default: 20)")
+    parser.add_argument("--format", choices=FORMATS, default="jsonl", help="export: which (default: jsonl)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="export: where to; else stdout")
+    parser.add_argument("--reason", default="", help="delete-text: why; it goes on record")
+    add_settings(parser, only=["workspace"])
+    options = parser.parse(arguments)
+    settings, _ = settings_from(parser, options)
+    if options.action in ("of", "delete-text") and not options.subject:
+        parser.error(
+            f"{options.action}: expected {'a learner' if options.action == 'of' else 'words'} after it"
+        )
+    workspace = settings.workspace_path
+    if options.action == "verify":
+        verdict = verify(workspace)
+        print(verdict)
+        if verdict.head is not None and verdict.head.n:
+            print(f"its end: record {verdict.head.n}, {verdict.head.hash}")
+        return 0 if verdict.ok else 1
+    if options.action == "delete-text":
+        return _delete_text(parser, options, workspace)
+    student = options.subject if options.action == "of" else options.student
+    events = AuditReader(workspace).events(student=student, user=options.user, since=options.since)
+    if options.action == "export":
+        return _export(options, workspace, events, student)
+    if options.action == "show":
+        events = events[-options.last :] if options.last > 0 else []
+    rows = rows_of(events)
+    for row in rows:
+        first = str(row["what"]).strip().split("\n")[0]
+        row["what"] = first if len(first) <= _WIDTH else f"{first[:_WIDTH]}…"
+        row["at"] = row["at"][:19]
+    shown = ("n", "at", "user", "kind", "what", "status", "learners", "reads")
+    print(Rows({name: row[name] for name in shown} for row in rows))
+    return 0
+
+
+def _export(
+    options: argparse.Namespace, workspace: Path, events: list[dict[str, object]], student: str | None
+) -> int:
+    if options.format == "html":
+        text = to_html(events, workspace=workspace.name, verdict=verify(workspace), student=student)
+    else:
+        text = (to_csv if options.format == "csv" else to_jsonl)(events)
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        options.output.write_text(text, encoding="utf-8")
+        print(f"{len(events)} entries: {options.output}")
+    return 0
+
+
+def _delete_text(parser: OptionParser, options: argparse.Namespace, workspace: Path) -> int:
+    from lo_kernel.kernel.audit.erasing import delete_texts
+    from lo_kernel.kernel.audit.log import AuditLog
+
+    if not options.reason:
+        parser.error("delete-text: expected --reason, which goes on record")
+    log = AuditLog(workspace)
+    log.open()
+    try:
+        count = delete_texts(log, [options.subject], options.reason)
+    finally:
+        log.close()
+    print(f"{count} texts deleted from the record; the chain stays as it was")
+    return 0

@@ -1,0 +1,131 @@
+"""Deleting from the record on purpose: texts, and what retention ends. Both leave word of themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lo_kernel.kernel.audit.chain import Entry, Text, canonical, split, utc
+from lo_kernel.kernel.audit.files import LogFile, lines_of, list_logs, open_private, text_path, write_over
+from lo_kernel.kernel.audit.log import AuditLog
+from lo_kernel.kernel.audit.witness import Witness
+
+__all__ = ["delete_texts", "pack", "retain"]
+
+_DAY = 86_400 * 10**9
+_entry = msgspec.json.Decoder(Entry).decode
+_text = msgspec.json.Decoder(Text).decode
+
+
+def delete_texts(log: AuditLog, words: Iterable[str], reason: str) -> int:
+    """Delete every text in which one of ``words`` stands (whatever its case); how many there were.
+
+    The record says that they were deleted, why and when; the chain stays whole.
+    """
+    wanted = [word.casefold() for word in words if word]
+    hashes: list[str] = []
+    with log.writing() as writing:
+        for file in list_logs(log.folder):
+            path = text_path(log.folder, file.first, packed=file.packed)
+            kept: list[bytes] = []
+            found: list[str] = []
+            with contextlib.suppress(FileNotFoundError):
+                for line in lines_of(path):
+                    text = _read_text(line)
+                    if text is not None and any(word in text.text.casefold() for word in wanted):
+                        found.append(text.hash)
+                    else:
+                        kept.append(line)
+            if found:
+                data = b"".join(kept)
+                write_over(path, _packed(data) if file.packed else data)
+                hashes += found
+        if hashes:
+            log.reopen()
+            writing.append("redaction", {"reason": reason, "hashes": hashes})
+    return len(hashes)
+
+
+def pack(log: AuditLog) -> None:
+    """Compress every file but the newest."""
+    with log.writing():
+        for file in list_logs(log.folder)[:-1]:
+            if file.packed:
+                continue
+            for plain in (text_path(log.folder, file.first), file.path):  # the chain's last: it counts
+                with contextlib.suppress(FileNotFoundError):
+                    _write_whole(plain.with_name(plain.name + ".zst"), _packed(plain.read_bytes()))
+            for plain in (file.path, text_path(log.folder, file.first)):
+                plain.unlink(missing_ok=True)
+
+
+def retain(log: AuditLog, days: int, *, now: int | None = None) -> int:
+    """Delete the files whose records are all older than ``days``; how many records went.
+
+    A signed anchor takes the place of what is gone, and the record says so, too.
+    """
+    if days <= 0:
+        return 0
+    oldest = utc((time.time_ns() if now is None else now) - days * _DAY)
+    gone = 0
+    with log.writing() as writing:
+        for file in list_logs(log.folder)[:-1]:
+            anchor = _anchor(file)
+            if anchor is None or anchor["until"] >= oldest:
+                break
+            anchor |= {"chain": log.chain, "at": utc(time.time_ns()), "reason": f"older than {days} days"}
+            anchor["signature"] = Witness(log.chain, log.state).sign(canonical(anchor))
+            descriptor = open_private(log.folder / "anchors.jsonl")
+            with os.fdopen(descriptor, "ab") as out:
+                out.write(canonical(anchor) + b"\n")
+                out.flush()
+                os.fsync(descriptor)
+            for path in (file.path, text_path(log.folder, file.first, packed=file.packed)):
+                path.unlink(missing_ok=True)
+            said = {name: anchor[name] for name in ("first", "last", "before", "after", "reason")}
+            writing.append("retention", said)
+            gone += anchor["last"] - anchor["first"] + 1
+    return gone
+
+
+def _anchor(file: LogFile) -> dict[str, Any] | None:
+    """Where a file's part of the chain begins and ends; ``None`` where it can't be read."""
+    before, last = "", b""
+    try:
+        for line in lines_of(file.path):
+            if not before:
+                before = str(msgspec.json.decode(line, type=dict[str, Any]).get("before", ""))
+            last = line
+        entry, (_, after) = _entry(last), split(last)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return None
+    return {"first": file.first, "last": entry.n, "before": before, "after": after, "until": entry.at}
+
+
+def _read_text(line: bytes) -> Text | None:
+    try:
+        return _text(line)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _packed(data: bytes) -> bytes:
+    from zstandard import ZstdCompressor
+
+    return ZstdCompressor(level=3, write_checksum=True).compress(data)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)

@@ -1,0 +1,166 @@
+"""``lo.audit``: the record as a notebook sees it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from lo_kernel.errors import LOError
+from lo_kernel.query.rows import Rows
+
+__all__ = ["AuditView", "Reader"]
+
+_CARD = 12  # entries on the card
+_COLUMNS = ("n", "at", "user", "kind", "what", "status", "learners", "reads")
+_WIDTH = 72
+
+_STYLE = """
+.lo-audit{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;max-width:60rem;
+ border:1px solid var(--jp-border-color1,#d0d7de);border-radius:6px;padding:.8em 1em}
+.lo-audit table{border-collapse:collapse;width:100%;font-size:12px}
+.lo-audit td,.lo-audit th{text-align:left!important;padding:.25em .8em .25em 0!important;
+ vertical-align:top;border-bottom:1px solid var(--jp-border-color2,#e4e8ec)}
+.lo-audit code{font-size:11px;background:none;overflow-wrap:anywhere}
+.lo-audit .lo-soft{color:var(--jp-ui-font-color2,#59636e)}
+.lo-audit .lo-bad{color:var(--jp-error-color1,#b42318)}
+"""
+
+
+class Reader(Protocol):
+    """What reads the record; the kernel brings it."""
+
+    def events(
+        self, *, cells: bool = False, student: str | None = None, user: str | None = None, since: Any = None
+    ) -> list[dict[str, Any]]:
+        """What happened, oldest first."""
+        ...
+
+    def learners_of(self, number: int) -> list[str]:
+        """Who was read by an event."""
+        ...
+
+    def check(self) -> Any:
+        """Whether the record is whole; shown as text."""
+        ...
+
+
+class AuditView:
+    """The record: what ran in this workspace, what came of it, and whose data it read. Show it for the
+    newest.
+
+    Each method gives rows that print as a table, oldest first. ``n`` is the number on record, ``at`` the time
+    (UTC), ``learners`` how many were read, ``reads`` what of them.
+    """
+
+    def __init__(self, reader: Reader | None) -> None:
+        self._reader = reader
+
+    def tail(self, n: int = 20) -> Rows:
+        """The newest ``n`` entries, of whatever kind."""
+        return _rows(self._there().events()[-n:] if n > 0 else [])
+
+    def cells(self, n: int | None = None) -> Rows:
+        """The cells that ran, or the newest ``n`` of them."""
+        found = self._there().events(cells=True)
+        return _rows(found if n is None else found[len(found) - min(n, len(found)) :])
+
+    def of(self, student: str) -> Rows:
+        """Everything that has read this learner (a safe id, such as ``tc-testcase-ada``)."""
+        return _rows(self._there().events(student=student))
+
+    def by(self, user: str) -> Rows:
+        """What this user did."""
+        return _rows(self._there().events(user=user))
+
+    def since(self, time: Any) -> Rows:
+        """What is later: ``"2026-03-02T08:30"`` (UTC), a ``datetime``, a ``timedelta`` or seconds ago."""
+        return _rows(self._there().events(since=time))
+
+    def learners(self, n: int) -> list[str]:
+        """Whose data the entry with the number ``n`` has read; safe ids. One who was erased is nameless."""
+        return self._there().learners_of(n)
+
+    def verify(self) -> Any:
+        """Check the chain from its first record to its last."""
+        return self._there().check()
+
+    def to_frame(self) -> Any:
+        """All entries as a data frame, with pandas or polars, whichever is installed."""
+        return _rows(self._there().events()).to_frame()
+
+    def _there(self) -> Reader:
+        if self._reader is None:
+            raise LOError("no record is kept here: that takes a kernel, and a workspace that can be written")
+        return self._reader
+
+    def __repr__(self) -> str:
+        if self._reader is None:
+            return "no record is kept here"
+        return f"{self._summary()}\n{_short(self._reader.events()[-_CARD:])!r}"
+
+    def _summary(self) -> str:
+        events = self._there().events()
+        cells = sum(event["kind"] == "execute" for event in events)
+        readers = sum(bool(event["learners"]) for event in events)
+        first = f" since {events[0]['at'][:10]}" if events else ""
+        return f"{cells:,} cells{first}; {readers:,} entries have read learners' data"
+
+    def _repr_html_(self) -> str:
+        if self._reader is None:
+            return f"<em>{html.escape(repr(self))}</em>"
+        rows = [_line(row) for row in reversed(_rows(self._reader.events()[-_CARD:]))]
+        head = "".join(f"<th>{name}</th>" for name in ("when (UTC)", "who", "what", "ended", "read"))
+        return (
+            f'<style>{_STYLE}</style><div class="lo-audit"><strong>The record</strong> '
+            f'<span class="lo-soft">{html.escape(self._summary())}</span>'
+            f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            '<p class="lo-soft">lo.audit.of(student): what has read one learner. '
+            "lo.audit.verify(): whether the record is whole.</p></div>"
+        )
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    ended = html.escape(row["status"])
+    if row["status"] == "error":
+        ended = f'<span class="lo-bad">{html.escape(row["error"])}</span>'
+    elif row["ms"] is not None:
+        ended += f' <span class="lo-soft">{row["ms"] / 1000:.2f} s</span>'
+    many = row["learners"]
+    read = f"{many} learner{'s'[: many != 1]}<br>{html.escape(row['reads'])}" if many else ""
+    kind = "" if row["kind"] == "execute" else f'<span class="lo-soft">{html.escape(row["kind"])}</span> '
+    what = f"{kind}<code>{html.escape(_first_line(row['what']))}</code>"
+    cells = (html.escape(row["at"][:19].replace("T", " ")), html.escape(row["user"]), what, ended, read)
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _rows(events: Iterable[Mapping[str, Any]]) -> Rows:
+    return Rows(
+        {
+            "n": event["n"],
+            "at": event["at"],
+            "user": event["user"],
+            "kind": event["kind"],
+            "what": event.get("code") or event.get("name") or event["what"],
+            "status": event.get("status", ""),
+            "error": event.get("error", ""),
+            "ms": event.get("ms"),
+            "learners": event["learners"],
+            "reads": "; ".join(dict.fromkeys(event["reads"])),
+            "by": event.get("by", ""),
+            "cell": event.get("cell", ""),
+        }
+        for event in events
+    )
+
+
+def _short(events: Iterable[Mapping[str, Any]]) -> Rows:
+    rows = _rows(events)
+    return Rows(
+        {name: _first_line(row[name]) if name == "what" else row[name] for name in _COLUMNS} for row in rows
+    )
+
+
+def _first_line(text: Any) -> str:
+    first = str(text).strip().split("\n")[0]
+    return first if len(first) <= _WIDTH else f"{first[:_WIDTH]}…"
