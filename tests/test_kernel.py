@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from conftest import StartKernel
 from harness import Message, RunningKernel
+from ingest_parts import typed, who
 from waiting import until
 
 BUSY = "import time; print('on', flush=True); time.sleep(30)"
@@ -150,6 +154,39 @@ def test_thread_loop_answers_during_a_busy_cell(start_kernel: StartKernel) -> No
     assert answers(port)
     kernel.interrupt()
     kernel.collect(msg)
+
+
+@pytest.mark.parametrize("loop", ["kernel", "thread"])
+def test_a_busy_cell_loses_no_event(start_kernel: StartKernel, loop: str) -> None:
+    """Events that come while a cell computes are all folded, on the kernel's loop as soon as the cell is done."""
+    kernel = start_kernel(env={"LO_KERNEL_LOOP": loop})
+    url = kernel.execute(
+        "@lo.reducer('seen', null_state={'count': 0})\n"
+        "def seen(event, state):\n"
+        "    return {'count': state['count'] + (event['client']['event'] == 'keystroke')}, None\n"
+        "print(lo.ingest_url)"
+    ).text.strip()
+    connected, sent = threading.Event(), threading.Event()
+
+    async def type_on() -> None:
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as ws:
+            await ws.send_str(json.dumps(who("u0")))
+            connected.set()
+            for number in range(300):
+                await ws.send_str(json.dumps(typed(number)))
+                await asyncio.sleep(0.005)
+            sent.set()
+            await ws.receive()  # until the kernel says goodbye
+
+    typing = threading.Thread(target=lambda: asyncio.run(type_on()))
+    typing.start()
+    assert connected.wait(10)
+    kernel.execute("import time; end = time.time() + 3\nwhile time.time() < end: pass")
+    assert sent.wait(10)
+    counted = "states = [await lo.kvs[key] for key in await lo.kvs.keys('Internal')]; print(states)"
+    until(lambda: kernel.execute(counted).text == "[{'count': 300}]\n")
+    kernel.stop()
+    typing.join(10)
 
 
 def test_a_cell_that_held_the_loop_is_told_once(kernel: RunningKernel) -> None:
