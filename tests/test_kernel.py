@@ -158,7 +158,7 @@ def test_thread_loop_answers_during_a_busy_cell(start_kernel: StartKernel) -> No
 
 @pytest.mark.parametrize("loop", ["kernel", "thread"])
 def test_a_busy_cell_loses_no_event(start_kernel: StartKernel, loop: str) -> None:
-    """Events that come while a cell computes are all folded, on the kernel's loop as soon as the cell is done."""
+    """Events that come while a cell computes are all folded; on the kernel's loop, when the cell is done."""
     kernel = start_kernel(env={"LO_KERNEL_LOOP": loop})
     url = kernel.execute(
         "@lo.reducer('seen', null_state={'count': 0})\n"
