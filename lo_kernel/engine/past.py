@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from lo_kernel.engine.archive import Senders
+from lo_kernel.engine.live_state import MISSING
 from lo_kernel.engine.pipeline import Pipeline
-from lo_kernel.engine.run import MISSING, ROOM, Run
+from lo_kernel.engine.run import ROOM, Run
 from lo_kernel.engine.states import decode_state, encode_state
 from lo_kernel.engine.store import Commit, ReducerRow, Store
 from lo_kernel.errors import ArchiveError, LOError, ReducerError

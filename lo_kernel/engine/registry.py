@@ -20,11 +20,12 @@ from lo_kernel.engine.codehash import code_hash
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.events import ANY_CONTEXT
 from lo_kernel.engine.keys import Scope, parse_key, reducer_prefix
+from lo_kernel.engine.live_state import MISSING
 from lo_kernel.engine.past import CatchUp, OldStates, convert
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Declaration, Reducer, check_reducer, declaration_of
 from lo_kernel.engine.registration import Registration
-from lo_kernel.engine.run import MISSING, PENDING, Run
+from lo_kernel.engine.run import PENDING, Run
 from lo_kernel.engine.states import encode_state
 from lo_kernel.engine.store import PLAIN, Commit, ReducerRow, Store
 from lo_kernel.errors import LOError, ReducerError, UnknownReducerError
@@ -159,14 +160,15 @@ class Registry:
             )
         encode_state(declared.null_state)
         encode_state(default)
-        self._check_keys(reducer_id, declared.key_name)
+        self._check_keys(reducer_id, declared.key_name, scope)
         if migrate == "keep" or callable(migrate):
             self._check_shape(reducer_id, declared.key_name, scope, migrate == "keep")
         return declared, scope, context
 
-    def _check_keys(self, reducer_id: str, key_name: str) -> None:
+    def _check_keys(self, reducer_id: str, key_name: str, scope: Scope) -> None:
         for other in list(self._registrations.values()):
-            if other.id != reducer_id and other.key_name == key_name:
+            same_name = other.id != reducer_id and other.key_name == key_name
+            if same_name and other.scope == scope:  # else the fields in the keys tell them apart
                 raise ReducerError(
                     f"the reducers {other.id!r} and {reducer_id!r} would both write the keys "
                     f"'{reducer_prefix(key_name)}...': give one a name of its own with "
@@ -489,7 +491,9 @@ class Registry:
             name = key.split(",", 2)[1] if key.startswith(("Internal,", "External,")) else ""
             where = names.get(name)
             if where is None:
-                where = names[name] = self._where(name)
+                where = self._where(name, key)
+                if not self._shared(name):
+                    names[name] = where
             run, generation, store = where
             if run is not None and key.startswith("Internal,"):
                 value = run.peek(key)
@@ -510,8 +514,21 @@ class Registry:
                     values[index] = msgspec.json.decode(text)
         return values
 
-    def _where(self, name: str) -> tuple[Run | None, int, Store]:
-        registration = self.by_key_name(name) if name else None
+    def _shared(self, key_name: str) -> bool:
+        """Whether reducers of several scopes have keys with this middle part."""
+        return sum(each.key_name == key_name for each in self._registrations.values()) > 1
+
+    def _of_key(self, key_name: str, key: str) -> Registration | None:
+        """The registration that a key belongs to."""
+        if not self._shared(key_name):
+            return self.by_key_name(key_name)
+        parsed = parse_key(key)
+        fields = tuple(sorted(parsed.values)) if parsed is not None else ()
+        having = (each for each in self._registrations.values() if each.key_name == key_name)
+        return next((each for each in having if each.scope.names == fields), None)
+
+    def _where(self, name: str, key: str) -> tuple[Run | None, int, Store]:
+        registration = self._of_key(name, key) if name else None
         if registration is not None and registration.run is not None:
             run = registration.run
             return run, run.generation, run.store
@@ -546,7 +563,7 @@ class Registry:
         parsed = parse_key(key)
         if parsed is None:
             return None
-        registration = self.by_key_name(parsed.qualname)
+        registration = self._of_key(parsed.qualname, key)
         if registration is not None:
             return registration.id
         return next((row.id for row in self.paused.values() if row.key_name == parsed.qualname), None)

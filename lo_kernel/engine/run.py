@@ -27,17 +27,15 @@ from typing import Any
 import msgspec
 
 from lo_kernel.engine.errorlog import ErrorLog
-from lo_kernel.engine.events import Event, Sender
+from lo_kernel.engine.events import Event
 from lo_kernel.engine.keys import Scope, getter, reducer_prefix, state_key
+from lo_kernel.engine.live_state import MISSING, Item, LiveState, Snapshot
 from lo_kernel.engine.reducers import STUDENT_SCOPE, Reducer
 from lo_kernel.engine.states import decode_state, encode_state
 from lo_kernel.engine.store import Store
 from lo_kernel.errors import LOError, ReducerError, StateError
 
-__all__ = ["MISSING", "Item", "LiveState", "Run", "Snapshot"]
-
-MISSING: Any = object()
-"""What :meth:`Run.peek` gives where a state isn't in memory."""
+__all__ = ["Run"]
 
 HANGS_AFTER = 5.0  # seconds after which a reducer that hasn't finished an event is named
 PENDING = 5000  # events that may wait in memory for one reducer; then it reads them from the archive again
@@ -45,38 +43,7 @@ ROOM = 1000  # events that may wait while a reducer goes through the archive
 
 _SINCE = 50  # events kept with a state before its text is made anew
 
-Item = tuple[int, Sender, bytes | msgspec.Raw, float]
-"""An event as it is kept: its number, its sender, its text, and its time."""
-
 _decode = msgspec.json.Decoder().decode
-
-
-class LiveState:
-    """One state in memory."""
-
-    __slots__ = ("base", "dirty", "external", "key", "seq", "since", "state", "used", "waiting")
-
-    def __init__(self, key: str, state: Any, seq: int) -> None:
-        self.key = key  # of the internal state
-        self.state = state
-        self.external: Any = MISSING  # not written yet; bytes: its text
-        self.base: bytes | None = None  # JSON text before the events in `since`; None: the null state
-        self.since: list[Item] | None = None
-        self.seq = seq  # number of the newest event folded in
-        self.dirty = False
-        self.used = True
-        self.waiting: deque[Item] | None = None  # what waits, while an event is in work
-
-
-class Snapshot:
-    """What a run has to commit: JSON texts by key, the position they stand for, and who is ahead of it."""
-
-    __slots__ = ("ahead", "position", "states")
-
-    def __init__(self, states: dict[str, bytes], position: int, ahead: dict[str, int]) -> None:
-        self.states = states
-        self.position = position
-        self.ahead = ahead
 
 
 class Run:
