@@ -20,6 +20,7 @@ from waiting import auntil
 
 from lo_kernel.app.dashboards import Dashboard, Panel
 from lo_kernel.app.overview import add_overview
+from lo_kernel.app.typists import typists
 from lo_kernel.engine.reducers import student_event_reducer
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
@@ -33,6 +34,12 @@ pytestmark = pytest.mark.browser
 
 _CELLS = """n => [...document.querySelectorAll('#lines tbody tr[data-key]')]
     .map(row => row.children[n]?.textContent ?? '')"""
+_FIRST = [
+    "Ada", "Ben", "Chloe", "Dario", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kemi",
+    "Luca", "Mina", "Noah", "Olga", "Pablo", "Quinn", "Rosa", "Samir", "Tara", "Umar", "Vera",
+    "Wim", "Xenia", "Yusuf", "Zoe", "Amir", "Bea", "Carl", "Dina",
+]  # fmt: skip
+_LAST = ["Okafor", "Martin", "Rossi", "Schmidt", "Haddad", "Kim", "Silva", "Novak", "Larsen", "Lovelace"]
 ANN, BO, CY = ("ann", "Ann Arbor"), ("bo", "Bo Derek"), ("cy", "Cy Young")
 DRAWN = "body[data-drawn]"
 
@@ -134,6 +141,18 @@ async def test_learners_are_shown_by_name_and_their_values_change_as_events_come
                 ".some(mark => /Cy Young.*3|3.*Cy Young/.test(mark.getAttribute('aria-label')))",
             )
             assert "learners" in await page.inner_text("#facts")
+
+
+async def test_the_largest_bar_is_on_top(classroom: Settings, open_browser: OpenBrowser) -> None:
+    """Bars are in the order of their numbers from the first picture on."""
+    async with running_app(classroom) as runtime:
+        add_board(runtime)
+        await send(runtime, "bo", "bo", "bo", "cy", "cy", "ann")
+        async with opened(open_browser, runtime) as page:
+            await page.wait_for_selector(".plot svg")
+            names = "[...document.querySelectorAll('.plot .role-axis-label text')].map(e => e.textContent)"
+            shown = [name for name in await page.evaluate(names) if " " in name]
+            assert shown == ["Bo Derek", "Cy Young", "Ann Arbor"]
 
 
 async def test_the_token_leaves_the_address_bar(settings: Settings, open_browser: OpenBrowser) -> None:
@@ -278,6 +297,22 @@ async def test_pause_holds_the_page_still(classroom: Settings, open_browser: Ope
             assert await cells(page, 1) == ["1", "0", "0"]
             await page.click("#pause")
             await shows(page, 1, ["1", "1", "0"])
+
+
+async def test_all_lines_that_fit_are_there(settings: Settings, open_browser: OpenBrowser) -> None:
+    """A class of twenty-five is shown whole in a tall window, without any further event."""
+    async with running_app(settings) as runtime:
+        add_board(runtime)
+        await send(runtime, *(f"s{number:02d}" for number in range(25)))
+        async with open_browser() as browser:
+            page = await browser.new_page(viewport={"width": 1300, "height": 2000})
+            await page.goto(f"{runtime.url}dashboards/board?token={runtime.security.ticket()}")
+            await page.wait_for_selector(DRAWN)
+            await shows(page, 1, ["1"] * 25)
+            await page.fill("#filter", "s07")
+            await shows(page, 1, ["1"])
+            await page.fill("#filter", "")
+            await shows(page, 1, ["1"] * 25)
 
 
 async def test_filter_and_sort(classroom: Settings, open_browser: OpenBrowser) -> None:
@@ -535,3 +570,45 @@ async def test_a_thousand_learners_cost_no_more_lines_than_fit(
             await send(runtime, "s0999")
             line = '#lines tr[data-key="students.tc-testcase-s0999"]'
             await holds(page, f"document.querySelector('{line}').children[1]?.textContent === '2'")
+
+
+async def test_the_documentations_pictures(
+    settings: Settings, open_browser: OpenBrowser, tmp_path: Path, pictures: Path
+) -> None:
+    """Half an hour of a class, in light, in the dark and on a phone; `make pictures` keeps them."""
+    names = [f"{first} {last}" for first, last in zip(_FIRST, _LAST * 3, strict=True)]
+    students = [(f"sim-{number:02d}", name) for number, name in enumerate(names, 1)]
+    roster = class_list(tmp_path / "class.csv", students, "English")
+    async with running_app(replace(settings, roster=str(roster))) as runtime:
+        for registration in add_overview(runtime)[1]:
+            await registration.ready()
+        await half_an_hour(runtime, len(students))
+        runtime.meter._samples.clear()  # half an hour in a second is no pace that a page should show
+        kinds: dict[str, dict[str, Any]] = {
+            "dashboard": {"viewport": {"width": 1300, "height": 2160}},
+            "dashboard-dark": {"viewport": {"width": 1300, "height": 1000}, "color_scheme": "dark"},
+            "dashboard-phone": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
+        }
+        for name, window in kinds.items():
+            async with open_browser() as browser:
+                page = await (await browser.new_context(**window)).new_page()
+                address = f"{runtime.url}dashboards/overview?token={runtime.security.ticket()}"
+                await page.goto(address)
+                await page.wait_for_selector(DRAWN)
+                await holds(page, "document.querySelectorAll('.plot svg, .plot canvas').length === 5")
+                await state(page, "live")
+                await page.screenshot(path=pictures / f"{name}.png")
+                assert (pictures / f"{name}.png").stat().st_size > 20_000
+
+
+async def half_an_hour(runtime: Runtime, students: int) -> None:
+    """Events of a class that types, as if the last half hour had been; two have stopped a while ago."""
+    now, minutes = runtime.clock(), 30
+    events = []
+    for number, typist in enumerate(typists(students, seed=3)):
+        stopped = 420 if number % 9 == 4 else 150 if number % 9 == 7 else 0
+        late = (number * 37) % 240
+        for due, event in typist.until(60 * minutes - stopped - late):
+            events.append((now - 60 * minutes + late + due, typist.user_id, event))
+    for when, who, event in sorted(events, key=lambda each: each[0]):
+        await send(runtime, who, time=when, **event)

@@ -25,6 +25,12 @@ Spec: TypeAlias = dict[str, Any]
 COLOUR: Final = "#5b8fd6"  # 3:1 or more against white and against the backgrounds of dark themes
 MANY: Final = 60  # learners above which one row for each can't be read, and their distribution is shown
 FEW: Final = 8  # lines of which each can still be told from the others
+_CLOCK = {
+    "grid": False,
+    "tickCount": 6,
+    # Hours and minutes; between two minutes the seconds.
+    "labelExpr": "seconds(datum.value) ? timeFormat(datum.value, ':%S') : timeFormat(datum.value, '%H:%M')",
+}
 _ROOM = {"left": 4, "top": 4, "right": 40, "bottom": 4}  # for the number at the end of the longest bar
 _DESCRIPTION = {"field": "said", "type": "nominal"}  # what a screen reader says for a mark
 
@@ -115,7 +121,7 @@ def categories(title: str, counted: str) -> Spec:
 
 def lines(title: str, learners: int) -> Spec:
     """Numbers over time: a line for each of a few learners; of more, the median and the middle half."""
-    x = {"field": "t", "type": "temporal", "title": None, "axis": {"grid": False, "tickCount": 6}}
+    x = {"field": "t", "type": "temporal", "title": None, "axis": _CLOCK}
     y = {
         "field": "value",
         "type": "quantitative",
@@ -174,7 +180,7 @@ def heatmap(title: str) -> Spec:
                 "field": "t",
                 "type": "temporal",
                 "title": None,
-                "axis": {"grid": False, "tickCount": 6, "format": "%H:%M"},
+                "axis": _CLOCK,
             },
             "x2": {"field": "until"},
             # Shades of one colour: they mean the same on a light and on a dark ground.
@@ -186,7 +192,6 @@ def heatmap(title: str) -> Spec:
                 "legend": {
                     "orient": "top",
                     "tickCount": 4,
-                    "titleOrient": "left",
                     "symbolType": "square",
                     "symbolFillColor": COLOUR,
                     "symbolStrokeWidth": 0,

@@ -89,7 +89,7 @@ export class Panel {
     this.drawing = null;
     this.view = null;
     this.tuples = new Map();
-    this.ranked = 0;
+    this.ranked = -Infinity;
     this.busy = null;
     this.again = undefined;
   }
@@ -162,7 +162,7 @@ export class Panel {
     this.view = null;
     this.failed = false;
     this.tuples = new Map();
-    this.ranked = 0;
+    this.ranked = -Infinity;
   }
 
   /** Bring the drawing up to date; `paths` are the rows that changed, null for all. */
@@ -216,7 +216,7 @@ export class Panel {
           changes.insert(tuple);
           inserted.add(tuple);
           any = true;
-          if (place === 0) this.ranked = 0;
+          if (place === 0) this.ranked = -Infinity;
         }
       });
       for (const tuple of held.splice(wanted.length)) {

@@ -50,6 +50,8 @@ export class LearnerList {
     this.head.replaceChildren(line);
     for (const row of this.shown.values()) row.remove();
     this.shown.clear();
+    // The list keeps its height meanwhile: nobody would say that it has shrunk and grown again.
+    this.after.style.height = `${this.order.length * this.lineHeight()}px`;
     this.arrange();
   }
 
