@@ -39,8 +39,12 @@ class Held:
     """Whether a number is in sorted ranges; asked with growing numbers."""
 
     def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self._any = bool(ranges)
         self._ranges = iter(ranges)
         self._start, self._end = next(self._ranges, (0, 0))
+
+    def __bool__(self) -> bool:
+        return self._any
 
     def __contains__(self, number: int) -> bool:
         while number > self._end and self._end:
@@ -117,14 +121,17 @@ class EventFile:
         parse = format.parse
         early = early and not format.stateful
         number = 0
+        known = False
+        nothing_held = not held
         for line, record in format.records(self.bytes):
             number += 1
             if perf_counter() > deadline.at:
                 yield PAUSE
-            known = number in held
-            if known and early:
-                report.held += 1
-                continue
+            if not nothing_held:
+                known = number in held
+                if known and early:
+                    report.held += 1
+                    continue
             try:
                 parsed = parse(record)
             except EventError as error:
