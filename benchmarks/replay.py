@@ -3,7 +3,7 @@
     python benchmarks/replay.py [--events 1000000] [--rounds 5] [--reducer counter|median]
 
 One JSON line a measure: events a second (the median), its share of the bare loop's over the plain file, and
-the target. Each round runs in a process of its own; ``peak_mb`` is the memory over what that had before it began.
+the target. Each round runs in a process of its own; ``peak_mb`` is the memory over what that had before.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ async def fold(
     """
     check_fold(reducer, paths, format=format, learner=learner, limit=limit, context=context, scope=scope)
     found = check_files(paths, format, learner=learner, limit=limit, source=source)
-    report = ReplayReport(files=[str(path) for path, _ in found])
+    report = ReplayReport(files=[str(path) for path, _ in found], verb="folded")
     report.total = sum(path.stat().st_size for path, _ in found)
     deadline = Deadline()
     files = [

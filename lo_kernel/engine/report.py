@@ -38,6 +38,7 @@ class ReplayReport:
     skipped: dict[str, Skipped] = field(default_factory=dict)
     done: int = 0
     total: int = 0
+    verb: str = "added"
     started: float = field(default_factory=time.perf_counter, repr=False)
     ended: float | None = field(default=None, repr=False)
 
@@ -71,7 +72,7 @@ class ReplayReport:
 
     def __repr__(self) -> str:
         files = self.files[0] if len(self.files) == 1 else f"{len(self.files)} files"
-        lines = [f"{self.events:,} events added from {files}"]
+        lines = [f"{self.events:,} events {self.verb} from {files}"]
         if self.held:
             lines[0] += f"; {self.held:,} held already"
         if self.others:
