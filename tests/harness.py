@@ -149,6 +149,7 @@ class RunningKernel:
         env: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
         timeout: float = 30.0,
+        connection: Mapping[str, Any] | None = None,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
@@ -160,7 +161,9 @@ class RunningKernel:
         runtime = Path(self.environment["JUPYTER_RUNTIME_DIR"])
         runtime.mkdir(parents=True, exist_ok=True)
         connection_file = runtime / f"kernel-{os.getpid()}-{time.monotonic_ns()}.json"
-        self.manager = KernelManager(kernel_name=name, connection_file=str(connection_file))
+        self.manager = KernelManager(
+            kernel_name=name, connection_file=str(connection_file), **dict(connection or {})
+        )
         self._output = self.log.open("wb")
         try:
             self.manager.start_kernel(

@@ -7,6 +7,7 @@ runs. None of it raises: without a record the kernel works, and ``lo.errors`` sa
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["begin_record", "header_of"]
 
+_SHELL = ("system_piped", "system_raw", "getoutput")  # what runs `!command` and `x = !command`
 _COMMS = ("comm_open", "comm_msg", "comm_close")
 
 
@@ -50,8 +52,8 @@ def begin_record(kernel: LOKernel, on_error: Callable[[BaseException], None]) ->
             if name in kernel.shell_handlers:
                 kernel.shell_handlers[name] = partial(_comm, record, kernel.shell_handlers[name])
         if kernel.shell is not None:
-            for name in ("system", "getoutput"):
-                setattr(kernel.shell, name, partial(_shell_line, record, getattr(kernel.shell, name)))
+            expand = kernel.shell.var_expand
+            kernel.shell.var_expand = partial(_expand, record, expand)
     except Exception as error:
         on_error(error)
         if record is not None and not record.log.is_open:
@@ -67,8 +69,15 @@ def _comm(record: KernelRecord, handler: Callable[..., Any], stream: Any, ident:
         record.recorder.end(token)
 
 
-def _shell_line(
-    record: KernelRecord, run: Callable[..., Any], command: str, *args: Any, **options: Any
-) -> Any:
-    record.shell_line(command)
-    return run(command, *args, **options)
+def _expand(
+    record: KernelRecord, expand: Callable[..., str], command: str, depth: int = 0, *args: Any, **options: Any
+) -> str:
+    """Fill variables into a command, as IPython does before it runs one, and put what becomes of it on
+    record.
+
+    Here and not around what runs it: IPython looks for the variables in its callers' frames.
+    """
+    expanded = expand(command, depth + 1, *args, **options)
+    if sys._getframe(1).f_code.co_name in _SHELL:
+        record.shell_line(expanded)
+    return expanded
