@@ -1,0 +1,103 @@
+"""``lo.replay`` and ``lo.fold``: events from files."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from lo_kernel.notebook.jobs import Job
+
+if TYPE_CHECKING:
+    from lo_kernel.engine.files import Paths
+    from lo_kernel.engine.keys import Scope
+    from lo_kernel.engine.reducers import Reducer
+    from lo_kernel.engine.report import ReplayReport
+    from lo_kernel.runtime import Runtime
+
+__all__ = ["FileVerbs"]
+
+
+class FileVerbs:
+    """The verbs of ``lo`` that read files of events."""
+
+    _runtime: Runtime
+
+    def replay(
+        self,
+        path: Paths,
+        format: str = "auto",
+        *,
+        learner: str | None = None,
+        limit: int | None = None,
+        source: str | None = None,
+    ) -> Job[ReplayReport]:
+        """Put the events of a file, or of several, into the archive, and so through the reducers.
+
+        ``format`` is found out, or said: a study log, JSON lines, a table, xAPI, this archive's own lines,
+        plain or compressed. ``learner`` (a safe id) takes that learner's events alone, ``limit`` the first
+        so many; ``source`` is the context of events that name none. What is held already is skipped, so a
+        file can be replayed again, and a replay that was cancelled goes on. The report says what was taken
+        and what was not, with file and line.
+        """
+        from lo_kernel.engine.replay import check_replay, replay
+
+        self._needs_app()
+        runtime = self._runtime
+        check_replay(runtime, path, format=format, learner=learner, limit=limit, source=source)
+        job: Job[ReplayReport] | None = None
+
+        def progress(report: ReplayReport) -> None:
+            if job is not None:
+                job.progress(report.done, report.total, f"bytes, {report.events:,} events")
+
+        work = replay(
+            runtime, path, format=format, learner=learner, limit=limit, source=source, on_progress=progress
+        )
+        job = self._job("replay", work)
+        return job
+
+    def fold(
+        self,
+        reducer: Reducer,
+        path: Paths,
+        format: str = "auto",
+        *,
+        context: str | None = None,
+        learner: str | None = None,
+        limit: int | None = None,
+        scope: Scope | None = None,
+        source: str | None = None,
+    ) -> Job[Any]:
+        """Run one reducer over a file, or several, and give its states by key; nothing is kept.
+
+        The reducer need not be registered. ``context`` takes the events of that source alone (``None``:
+        all of them); the rest is as in :meth:`replay`.
+        """
+        from lo_kernel.engine.fold import check_fold, fold
+
+        check_fold(reducer, path, format=format, learner=learner, limit=limit, context=context, scope=scope)
+        job: Job[Any] | None = None
+
+        def progress(report: ReplayReport) -> None:
+            if job is not None:
+                job.progress(report.done, report.total, f"bytes, {report.events:,} events")
+
+        work = fold(
+            reducer,
+            path,
+            format=format,
+            learner=learner,
+            limit=limit,
+            context=context,
+            source=source,
+            scope=scope,
+            on_progress=progress,
+        )
+        job = self._job(f"fold of {getattr(reducer, '__name__', 'a reducer')}", work)
+        return job
+
+    def _needs_app(self) -> None:
+        raise NotImplementedError
+
+    def _job(self, name: str, work: Coroutine[Any, Any, Any], *, about: str = "") -> Job[Any]:
+        raise NotImplementedError

@@ -13,6 +13,7 @@ from lo_kernel.bridge import LoopBridge
 from lo_kernel.errors import LOError, ReducerError
 from lo_kernel.notebook.errors_view import Errors
 from lo_kernel.notebook.events import Events
+from lo_kernel.notebook.files import FileVerbs
 from lo_kernel.notebook.jobs import Job
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Reducers(Mapping[str, "Registration"]):
         return "\n".join(lines) or "no reducers yet: declare one with @lo.reducer(...)"
 
 
-class LearningObserver:
+class LearningObserver(FileVerbs):
     """A running Learning Observer; in a notebook it is ``lo``. Show it for an overview."""
 
     def __init__(self, runtime: Runtime, bridge: LoopBridge, kernel: Any = None) -> None:
