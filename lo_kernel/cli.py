@@ -20,6 +20,7 @@ _COMMANDS = {
     "audit": ("lo_kernel.commands.audit", "main"),
     "lab": ("lo_kernel.commands.lab", "main"),
 }
+    "export": ("lo_kernel.commands.export", "main"),
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,6 +15,8 @@
     │   └── UnknownQueryError
     ├── DashboardError       a dashboard that can't be made or shown
     │   └── UnknownDashboardError
+    ├── ExportError          something of a notebook that can't be shipped; names cell, line and a way out
+    ├── InjectError          a module that can't be put into a server, or taken out of it
     ├── AccessError          a token that is missing or not good enough
     └── MissingExtraError    an optional dependency that isn't installed; names the pip command
 
@@ -28,6 +30,8 @@ __all__ = [
     "ArchiveError",
     "DashboardError",
     "EventError",
+    "ExportError",
+    "InjectError",
     "KernelSpecError",
     "LOError",
     "MissingExtraError",
@@ -113,6 +117,14 @@ class DashboardError(LOError):
 
 class UnknownDashboardError(DashboardError):
     """There is no dashboard of this id; the message lists what there is."""
+
+
+class ExportError(LOError):
+    """Something of a notebook that can't be shipped; the message names cell, line and a way out."""
+
+
+class InjectError(LOError):
+    """A module that can't be put into a running server, or taken out of it."""
 
 
 class AccessError(LOError):

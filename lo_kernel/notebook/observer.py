@@ -6,7 +6,8 @@ what has to happen on the app's loop gets there through the bridge.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lo_kernel.bridge import LoopBridge
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lo_kernel.notebook.job_display import JobDisplays
     from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
     from lo_kernel.runtime import Runtime
+    from lo_kernel.notebook.export.report import ExportReport
 
 __all__ = ["LearningObserver", "Secret"]
 
@@ -478,6 +480,60 @@ class LearningObserver(FileVerbs):
             self._runtime.errors.add(name, error)
 
     def _job_displays(self) -> JobDisplays:
+    # -- into production -----------------------------------------------------------------------
+
+    def export(
+        self,
+        name: str,
+        path: str | Path = ".",
+        *,
+        reducers: Sequence[Any] | None = None,
+        queries: Sequence[Any] | Mapping[str, Any] | None = None,
+        dashboards: Sequence[Any] | None = None,
+        sample: int = 150,
+        proof: bool | str = True,
+        overwrite: bool = False,
+    ) -> Job[ExportReport]:
+        """Make an installable package of what this notebook executed: ``lo.export("my_module")``.
+
+        ``reducers`` are functions or ids (default: those of this notebook that are registered), ``queries`` names,
+        DAGs or ``{name: DAG}``, ``dashboards`` ids (default: those that show exported reducers only). They come
+        with all that they reach: helpers, constants, classes, imports. What can't be shipped raises
+        :class:`~lo_kernel.errors.ExportError` at once, with cell, line and a way out.
+
+        The package goes to ``path/name``; again, it is updated, and the result shows what changed. It is proved
+        before it is put there: built, installed into an environment of its own, tested there on a recorded
+        ``sample`` of so many events (with other ids). ``proof="index"`` proves it in an environment that shares
+        nothing and installs from pip's index; ``False`` leaves the proof out. ``overwrite`` gives up changes
+        that were made to the package by hand. Gives a :class:`Job`.
+        """
+        from lo_kernel.notebook.export.session import SessionExport
+
+        self._needs_app()
+        shell = getattr(self._kernel, "shell", None)
+        if shell is None:
+            raise LOError("an export needs the cells of a notebook or a console; for a file: lo-kernel export")
+        work = SessionExport(
+            self._runtime,
+            shell,
+            name,
+            path,
+            reducers=reducers,
+            queries=queries,
+            dashboards=dashboards,
+            sample=sample,
+            proof=proof,
+            overwrite=overwrite,
+        )
+        job: Job[ExportReport] | None = None
+
+        def progress(done: int, total: int, note: str) -> None:
+            if job is not None:
+                job.progress(done, total, note)
+
+        job = self._job(f"export {name}", work.go(progress))
+        return job
+
         from lo_kernel.notebook.job_display import JobDisplays
         from lo_kernel.notebook.live_display import KernelScreen
 
