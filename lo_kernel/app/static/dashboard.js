@@ -8,7 +8,8 @@ import { Access, Answer } from "./live.js";
 import { counted, element, figure } from "./text.js";
 import { themed } from "./theme.js";
 
-const DRAW_EVERY = 200; // ms between two drawings
+const DRAW_EVERY = 200; // ms between two drawings, at least
+const REST = 3; // times as long as a drawing took does the browser get for everything else
 const LOOK_EVERY = 2000; // ms between two looks at how the app is doing
 
 const about = JSON.parse(document.getElementById("about").textContent);
@@ -32,7 +33,7 @@ function ask() {
     const asked = { ...query, kwargs };
     const key = JSON.stringify(asked);
     if (!byQuery.has(key)) {
-      const entry = { answer: null, lines: new Map(), drawn: false };
+      const entry = { answer: null, lines: new Map() };
       entry.answer = new Answer(access, asked, {
         onChange: (paths) => changed(entry, paths),
         onState: () => tell(),
@@ -54,8 +55,16 @@ function changed(entry, paths) {
     tell();
     return;
   }
-  timer ??= setTimeout(() => requestAnimationFrame(draw), DRAW_EVERY);
+  schedule(DRAW_EVERY);
 }
+
+function schedule(delay) {
+  timer ??= setTimeout(() => requestAnimationFrame(draw), delay);
+}
+
+const nextFrame = () => new Promise((done) => {
+  requestAnimationFrame(done);
+});
 
 /** Give rows the names by which learners are known here. */
 function label({ answer, lines }, paths) {
@@ -143,22 +152,37 @@ function lines() {
   return together;
 }
 
-function draw() {
-  timer = null;
-  if (state.paused) return;
-  const drawn = dirty;
+async function draw() {
+  let took = 0;
+  try {
+    if (!state.paused) took = await drawn();
+  } finally {
+    timer = null;
+    if (dirty.size && !state.paused) schedule(Math.max(DRAW_EVERY, REST * took));
+  }
+}
+
+/** Show what changed; gives how long the panels took, in ms. */
+async function drawn() {
+  const changes = dirty;
   dirty = new Map();
+  let took = 0;
   for (const { panel, entry } of panels) {
-    if (drawn.has(entry)) panel.change(drawn.get(entry));
+    if (!changes.has(entry)) continue;
+    const since = performance.now();
+    await panel.change(changes.get(entry));
+    took += performance.now() - since;
+    await nextFrame(); // one panel a frame, so that none of them holds up scrolling
   }
   let paths = new Set();
-  for (const some of drawn.values()) paths = some === null || paths === null ? null : new Set([...paths, ...some]);
+  for (const some of changes.values()) paths = some === null || paths === null ? null : new Set([...paths, ...some]);
   const together = lines();
   list.update(together, now(), paths);
   detail.update(together, list.columns, now(), paths);
   if (together.size) mark("learners");
-  if (drawn.size) decide();
+  if (changes.size) decide();
   tell();
+  return took;
 }
 
 // How the answers are drawn is the app's to say, which looks at their shape; it is asked again when that may
@@ -306,7 +330,7 @@ get("pause").addEventListener("click", () => {
   state.missed = 0;
   get("pause").setAttribute("aria-pressed", String(state.paused));
   get("pause").querySelector("span").textContent = state.paused ? "Resume" : "Pause";
-  if (!state.paused) draw();
+  if (!state.paused) schedule(0);
   tell();
 });
 
