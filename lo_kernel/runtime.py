@@ -11,6 +11,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,12 +47,25 @@ class ReadLog(Protocol):
     def record(self, kind: str, what: str, learners: Iterable[str]) -> None:
         """Note that ``what`` (a reducer, a query) was read, and of whom (safe ids)."""
 
+    def act(self, what: str, name: str = "", *, learners: Iterable[str] = (), **details: Any) -> None:
+        """Note a deed: a reducer loaded, an export, an erasure. ``texts={...}`` are details in free text."""
+
+    def on_behalf(self, client: str, path: str, connection: str = "") -> AbstractContextManager[None]:
+        """What is read inside is a client's doing: the kind of its token, and what it asked for."""
+
 
 class NoReadLog:
     """A read log that keeps nothing."""
 
     def record(self, kind: str, what: str, learners: Iterable[str]) -> None:
         """Keep nothing."""
+
+    def act(self, what: str, name: str = "", *, learners: Iterable[str] = (), **details: Any) -> None:
+        """Keep nothing."""
+
+    def on_behalf(self, client: str, path: str, connection: str = "") -> AbstractContextManager[None]:
+        """Keep nothing."""
+        return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -149,6 +163,9 @@ class Runtime:
         functions = Functions()
         rosters = Rosters(self.learners, functions)
         catalog = Catalog()
+        for reducer_id in self.registry.paused:  # their states answer, marked as behind
+            paused = self.registry.get(reducer_id)
+            catalog.add_reducer(paused, paused.module)
         executor = Executor(self.registry, self.registry, functions, catalog, self.reads)
         live = LiveQueries(executor, self.registry, self._note)
         self.registry.on_live.append(live.reducers_changed)
@@ -183,8 +200,12 @@ class Runtime:
 
     def add_reducer(self, reducer_id: str, function: Reducer, *, module: str, **options: Any) -> Registration:
         """Register a reducer and make it known to queries; options as :meth:`Registry.add` takes them."""
+        before = self.registry.paused.get(reducer_id)
         registration = self.registry.add(reducer_id, function, module=module, **options)
+        if before is not None and before.module != module:
+            self.catalog.remove_reducer(reducer_id, before.module)
         self.catalog.add_reducer(registration, module)
+        self.reads.act("reducer", reducer_id, code=registration.code, module=module)
         return registration
 
     def _restored(self, registration: Registration) -> None:
@@ -196,6 +217,7 @@ class Runtime:
         registration = self.registry.get(reducer_id)
         self.catalog.remove_reducer(reducer_id, registration.module)
         await self.registry.remove(reducer_id)
+        self.reads.act("reducer removed", reducer_id)
 
     def heard_by(self, registration: Registration) -> str:
         """A note on contexts in the archive that a reducer doesn't hear; empty where there are none."""

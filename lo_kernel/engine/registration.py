@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from lo_kernel.engine.keys import Scope, reducer_prefix
+from lo_kernel.engine.keys import EventField, KeyField, Scope, ScopeField, reducer_prefix
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.run import Run
-from lo_kernel.engine.states import encode_state
+from lo_kernel.engine.states import decode_state, encode_state
 from lo_kernel.engine.store import ReducerRow
 from lo_kernel.errors import ReducerError
 
@@ -24,8 +24,9 @@ __all__ = ["Registration"]
 class Registration:
     """A reducer that was registered, and how far it is.
 
-    ``status`` is ``waiting``, ``catching up``, ``live``, ``failed``, ``cancelled``, ``replaced`` or
-    ``removed``; while it is catching up, ``done`` of ``total`` events have been gone through.
+    ``status`` is ``waiting``, ``catching up``, ``live``, ``failed``, ``cancelled``, ``replaced``,
+    ``removed``, or ``paused`` (in the store, and not registered by this process). While it is catching up,
+    ``done`` of ``total`` events have been gone through.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Registration:
     run: Run | None = field(default=None, repr=False)  # the one that answers: until the swap, the old one
     pipeline: Pipeline | None = field(default=None, repr=False)
     successor: Registration | None = field(default=None, repr=False)
+    stood_at: int | None = None  # of a paused one: the newest event that is in its states
     _task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -73,11 +75,13 @@ class Registration:
     @property
     def position(self) -> int:
         """Number of the newest archived event that is in its committed states."""
-        return self.run.position if self.run else 0
+        return self.run.position if self.run else self.stood_at or 0
 
     @property
     def behind(self) -> int:
         """Events that came and are not in its states yet."""
+        if self.pipeline is not None and self.stood_at is not None:
+            return max(0, self.pipeline.routed - self.stood_at)
         if self.run is None or self.pipeline is None:
             return 0
         return max(0, self.pipeline.routed - self.run.low(self.pipeline.routed))
@@ -128,10 +132,49 @@ class Registration:
                 position=position,
                 ahead=ahead,
                 null_state=null_state,
+                module=self.module,
             )
 
         return row
 
+    @classmethod
+    def paused(cls, row: ReducerRow, pipeline: Pipeline) -> Registration:
+        """What the store knows of a reducer that nobody has registered in this process.
+
+        Its states answer, as they stood; no event goes through it.
+        """
+        null_state = decode_state(row.null_state)
+        stood = cls(
+            row.id,
+            row.context,
+            _no_code,
+            Scope(_field_named(name) for name in row.scope),
+            row.key_name,
+            null_state,
+            null_state,
+            row.module,
+            row.code,
+            status="paused",
+            pipeline=pipeline,
+        )
+        stood.stood_at = row.position
+        return stood
+
     def __repr__(self) -> str:
+        if self.status == "paused":
+            return (
+                f"<reducer {self.id!r} of {self.context}: paused, {self.behind:,} events behind; "
+                "run the cell that defines it to go on>"
+            )
         progress = f", {self.done:,} of {self.total:,}" if self.status == "catching up" else ""
         return f"<reducer {self.id!r} of {self.context}: {self.status}{progress}, {self.events:,} events>"
+
+
+async def _no_code(event: dict[str, Any], state: Any) -> tuple[bool, bool]:
+    """In the place of a function that this process doesn't have."""
+    return False, False
+
+
+def _field_named(name: str) -> ScopeField:
+    prefix = "EventField."
+    return EventField(name[len(prefix) :]) if name.startswith(prefix) else KeyField[name]

@@ -438,6 +438,8 @@ class Registry:
     def get(self, reducer_id: str) -> Registration:
         """The registration of an id; raises :class:`UnknownReducerError`, which lists what is there."""
         found = self._registrations.get(reducer_id)
+        if found is None and reducer_id in self.paused:
+            found = Registration.paused(self.paused[reducer_id], self.pipeline)
         if found is None:
             raise self._unknown(reducer_id)
         return found

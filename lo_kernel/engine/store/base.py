@@ -30,6 +30,7 @@ class ReducerRow(msgspec.Struct, kw_only=True):
     position: int = 0
     ahead: dict[str, int] = {}
     null_state: msgspec.Raw = msgspec.Raw(b"null")
+    module: str = "jupyter-helper"
 
 
 @dataclass(slots=True)
