@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -315,6 +318,70 @@ def test_what_a_cell_starts_is_its_doing(study: RunningKernel, way: str) -> None
     assert not [r for r in records(study) if r["kind"] == "read" and r.get("request") == cell]
     study.execute("go.set()")
     assert find(study, kind="read", request=cell)
+
+
+def test_a_chart_goes_on_reading_in_its_cells_name(study: RunningKernel) -> None:
+    """What a live chart reads, now and when somebody is new, is the doing of the cell that showed it."""
+    cell = study.send("board = lo.dashboard('seen'); board")
+    study.collect(cell)
+    before = find(study, kind="read", type="query", request=cell)["learners"]
+    study.execute("await lo.simulate(students=5, seconds=1, speed=20, seed=9)")
+    assert find(study, kind="read", type="query", request=cell, learners=before + 3)["n"]
+    study.execute("board.stop()")
+
+
+def test_pages_are_on_record_with_the_kind_of_token(study: RunningKernel) -> None:
+    """What a page reads is no cell's doing: the kind of its token, what it asked for, and whose data."""
+    token = study.execute("print(lo._runtime.security.tokens['read'])").text.strip()
+    url = study.execute("print(lo.url)").text.strip()
+    who = study.execute("rows = await lo.query('seen'); print(rows[0]['student'])").text.strip()
+    with urllib.request.urlopen(f"{url}webapi/learner/{who}?token={token}", timeout=10) as answer:
+        assert answer.status == 200
+    read = find(study, kind="read", client="read", path="/webapi/learner/{safe_user_id}")
+    assert (read["by"], read["learners"]) == ("client", 1)
+    study.execute(
+        "import aiohttp\n"
+        "async with aiohttp.ClientSession() as session:\n"
+        f"    async with session.ws_connect(lo.url + 'wsapi/communication_protocol?token={token}') as ws:\n"
+        "        query = {'execution_dag': 'jupyter-helper', 'target_exports': ['seen'], 'kwargs': {}}\n"
+        "        await ws.send_json({'q': query})\n"
+        "        print(await ws.receive())"
+    )
+    asked = find(study, kind="read", client="read", path="/wsapi/communication_protocol")
+    assert asked["what"] == "jupyter-helper: seen"
+    assert asked["connection"]
+
+
+def test_loading_a_reducer_is_on_record(study: RunningKernel) -> None:
+    """With the hash of its code, in the cell's name; replaced by other code, with another hash."""
+    code = "@lo.reducer('mine', null_state=0)\ndef mine(event, state): return state + {}, state\n"
+    first, second = (study.send(code.format(number)) for number in (1, 2))
+    study.collect(first)
+    study.collect(second)
+    study.execute("await lo.reducers.remove('mine')")
+    one, two = (
+        find(study, kind="act", what="reducer", name="mine", request=each) for each in (first, second)
+    )
+    assert one["code"] != two["code"]
+    assert find(study, kind="act", what="reducer removed", name="mine")
+
+
+def test_the_app_by_itself_keeps_the_record_too(tmp_path: Path, environment: dict[str, str]) -> None:
+    """What is read of a server without a kernel is on record."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lo_kernel"], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        url, _, token = process.stdout.readline().strip().partition("?token=")
+        with urllib.request.urlopen(f"{url}webapi/courseroster/1?token={token}", timeout=10) as answer:
+            assert answer.status == 200
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+    found = list(AuditReader(Path(environment["LO_KERNEL_WORKSPACE"])).records())
+    assert [record["kind"] for record in found if record["kind"] != "set"] == ["file", "run", "read", "end"]
+    assert next(record["client"] for record in found if record["kind"] == "read") == "notebook"
 
 
 def test_what_nobody_started_is_unattributed(study: RunningKernel) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -304,7 +306,7 @@ async def test_a_source_says_when_and_gives_the_rows_of_now() -> None:
 
 
 async def test_reads_are_on_record_once_per_learner() -> None:
-    """Who was read is put on record at the first answer, and later only who is new."""
+    """Who was read is put on record at the first answer, and again when somebody is new."""
     parts = counting(people=1)
     async with parts.live.subscribe("m", ["counter"]) as subscription:
         await soon(subscription)
@@ -314,8 +316,32 @@ async def test_reads_are_on_record_once_per_learner() -> None:
         await soon(subscription)
     assert parts.reads.records == [
         ("query", "m: counter", ["tc-u0"]),
-        ("query", "m: counter", ["tc-u1"]),
+        ("query", "m: counter", ["tc-u0", "tc-u1"]),
     ]
+
+
+async def test_each_reader_of_a_shared_query_is_on_record() -> None:
+    """Whoever joins a query that runs for another is on record too, in the context of who asked."""
+    parts = counting(people=1)
+    asking: ContextVar[str] = ContextVar("asking", default="nobody")
+    seen: list[str] = []
+    record = parts.reads.record
+
+    def noted(kind: str, what: str, learners: Iterable[str]) -> None:
+        seen.append(asking.get())
+        record(kind, what, learners)
+
+    parts.reads.record = noted  # type: ignore[method-assign]
+    asking.set("first")
+    async with parts.live.subscribe("m", ["counter"]) as first:
+        await soon(first)
+        asking.set("second")
+        async with parts.live.subscribe("m", ["counter"]) as second:
+            await soon(second)
+            asking.set("nobody")
+            parts.people.add("tc-u1")
+            await soon(first)
+    assert seen == ["first", "second", "first", "second"]
 
 
 async def test_rows_beyond_the_first_of_a_learner_keep_a_path_of_their_own() -> None:

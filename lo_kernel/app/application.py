@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import WSCloseCode, web
 
 from lo_kernel.app import ingest, pages, protocol
+from lo_kernel.app.behalf import on_behalf
 from lo_kernel.app.ingest import SOCKETS
 from lo_kernel.runtime import Runtime
 
@@ -23,7 +24,10 @@ def create_app(runtime: Runtime) -> web.Application:
     Events in: ``/wsapi/in/``. Queries: ``/wsapi/communication_protocol``. Nobody gets in without a token
     (:mod:`lo_kernel.app.security`).
     """
-    app = web.Application(middlewares=[runtime.security.middleware()], client_max_size=ingest.HARD_LIMIT)
+    app = web.Application(
+        middlewares=[runtime.security.middleware(), on_behalf(runtime.reads)],
+        client_max_size=ingest.HARD_LIMIT,
+    )
     app[RUNTIME] = runtime
     app[SOCKETS] = set()
     app.add_routes(ingest.routes(runtime))

@@ -107,6 +107,9 @@ def routes(asked: Asked, *, stalled: float = STALLED_SECONDS) -> list[web.RouteD
             rows = await asked.rosters.roster(request.match_info["course_id"], names=_names(request))
         except LOError as error:
             return _json({"error": str(error)}, status=404)
+        reads = asked.live.executor.reads
+        if reads is not None:
+            reads.record("roster", "the roster of a course", [str(row["user_id"]) for row in rows])
         return _json(rows)
 
     return [

@@ -14,6 +14,7 @@ from pathlib import Path
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.kernel import kernelspec
 from lo_kernel.kernel.apps import app_factory
+from lo_kernel.kernel.audit.requests import KernelRecord
 from lo_kernel.kernel.host import AppHost, port_candidates
 from lo_kernel.kernel.logs import log_to
 from lo_kernel.kernel.running import Running, announce
@@ -50,7 +51,10 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, over.set)
     log = log_to(settings.workspace_path / "logs")
-    runtime = Runtime(settings)
+    record, failures = _record(settings)
+    runtime = Runtime(settings, reads=record.recorder if record is not None else None)
+    for failure in failures:
+        runtime.errors.add("audit", failure)
     host = AppHost(
         settings,
         app_factory(settings, runtime),
@@ -71,5 +75,18 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
     finally:
         await host.stop()
         log.close()
+        if record is not None:
+            record.close()
         if announcement is not None:
             announcement.unlink(missing_ok=True)
+
+
+def _record(settings: Settings) -> tuple[KernelRecord | None, list[BaseException]]:
+    """What clients read goes on record here; without one the app works, and its errors say why."""
+    failures: list[BaseException] = []
+    record = KernelRecord(settings, on_error=failures.append)
+    try:
+        record.open(os.environ, role="server")
+    except OSError as error:
+        return None, [error]
+    return record, failures

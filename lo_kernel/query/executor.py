@@ -234,15 +234,19 @@ class Executor:
                     on_wait(registration)
             await ready
 
-    async def start(self, running: Running) -> None:
-        """Make every answer, put on record whose data it took, and remember how long."""
+    async def start(self, running: Running, *, record: bool = True) -> None:
+        """Make every answer, remember how long it took, and put on record whose data that was.
+
+        Without ``record``, whoever calls sees to that.
+        """
         await running.run()
         key = _same(running.dag)
         self._timings.pop(key, None)
         self._timings[key] = running.timings
         while len(self._timings) > _REMEMBERED:
             del self._timings[next(iter(self._timings))]
-        self.record(running, running.learners())
+        if record:
+            self.record(running, running.learners())
 
     def record(self, running: Running, learners: Iterable[str]) -> None:
         """Put on record that this query has read these learners' data."""

@@ -8,6 +8,7 @@ comes within the next 50 ms goes out together.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -162,6 +163,8 @@ class Subscription:
         self._wake = asyncio.Event()
         self._closed = False
         self._error: BaseException | None = None
+        self._context = contextvars.copy_context()  # who asked
+        self._recorded: frozenset[str] | None = None
         self.on_push: Callable[[], None] | None = None
         """Called when there is something to take."""
 
@@ -207,6 +210,12 @@ class Subscription:
         """End with an error."""
         self._error = error
         self._wake.set()
+
+    def record(self, learners: frozenset[str]) -> None:
+        """Put on record whose data this reader gets, where there is somebody new among them."""
+        if self._recorded is None or not learners <= self._recorded:
+            self._recorded = learners
+            self._context.run(self._shared.live.executor.record, self._shared.running, learners)
 
     def close(self) -> None:
         """Be told no more."""
@@ -258,6 +267,7 @@ class LiveSource:
         shared = self._live._shared.get(key)
         if shared is not None and shared.started:
             await shared.settled()
+            self._live.executor.record(shared.running, shared.running.learners())
             return shared.board.snapshot().rows(self._names)
         return await self._live.executor.rows(self._query, self._parameters, names=self._names)
 
@@ -288,7 +298,6 @@ class _Shared:
         self.board = Board(stamps)
         self.readers: dict[Subscription, None] = {}
         self.started = False
-        self._recorded: set[str] = set()
         self._keys: set[str] = set()
         self._functions: set[str] = set()
         self._reducers = False
@@ -300,6 +309,7 @@ class _Shared:
     def add(self, reader: Subscription) -> None:
         self.readers[reader] = None
         if self.started:
+            reader.record(frozenset(self.running.learners()))
             reader.push(self.board.snapshot())
 
     def remove(self, reader: Subscription) -> None:
@@ -366,11 +376,11 @@ class _Shared:
     async def _start(self) -> None:
         try:
             await self.live.executor.wait(self.running)
-            await self.live.executor.start(self.running)
-            self._recorded = self.running.learners()
+            await self.live.executor.start(self.running, record=False)
             for export in self.running.exports:
                 self.board.take(export, self.running.answer(export), WHOLE)
             self.started = True
+            self._record()
             for reader in list(self.readers):
                 reader.push(self.board.snapshot())
         except Exception as error:
@@ -439,11 +449,10 @@ class _Shared:
         self._schedule()
 
     def _record(self) -> None:
-        """Put on record whose data went out, each learner once."""
-        learners = self.running.learners() - self._recorded
-        if learners:
-            self._recorded |= learners
-            self.live.executor.record(self.running, learners)
+        """Put on record whose data goes out, and to whom."""
+        learners = frozenset(self.running.learners())
+        for reader in list(self.readers):
+            reader.record(learners)
 
 
 def _key(query: Any, running: Running, names: bool, stamps: Any) -> bytes:
