@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from lo_kernel.errors import LOError, SettingsError
+from lo_kernel.errors import SettingsError
 
 if TYPE_CHECKING:
     from lo_kernel.kernel.host import AppFactory
@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["app_factory"]
 
+_DEPLOYED = "lo_kernel.upstream.boot"  # right of this room, and imported only where it was asked for
+
 
 def app_factory(settings: Settings, runtime: Runtime) -> AppFactory:
     """What makes the app that ``settings.app`` names; `SettingsError` where there is none such.
 
-    ``embedded`` is the app of this package around ``runtime``. ``package.module:factory`` is called without
-    arguments and gives an `aiohttp.web.Application`, at once or awaited.
+    ``embedded`` is the app of this package around ``runtime``, ``learning_observer`` the deployed system's.
+    ``package.module:factory`` is called without arguments and gives an `aiohttp.web.Application`, at once or
+    awaited.
     """
     if settings.app == "embedded":
 
@@ -30,10 +33,11 @@ def app_factory(settings: Settings, runtime: Runtime) -> AppFactory:
 
         return embedded  # type: ignore[return-value] # create_app's module is imported when it is called
     if settings.app == "learning_observer":
-        raise LOError(
-            "app='learning_observer': the deployed Learning Observer can't be booted by this version; "
-            "use app='embedded', or app='package.module:factory' for an aiohttp application of your own"
-        )
+
+        def deployed() -> object:
+            return import_module(_DEPLOYED).create_app(settings, runtime.errors)
+
+        return deployed  # type: ignore[return-value] # what that system's own parts make, seen by AppHost
     return _imported(settings.app)
 
 

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ipykernel.ipkernel import IPythonKernel
@@ -285,7 +286,10 @@ class LOKernel(SettingsTraits, IPythonKernel):
         host = AppHost(self.settings, app_factory(self.settings, runtime), ports=ports, on_bind=runtime.bind)
         await host.start()
         self.app_host = host
-        self.lo = LearningObserver(runtime, LoopBridge(host.loop), kernel=self)
+        bridge = LoopBridge(host.loop)
+        self.lo = LearningObserver(runtime, bridge, kernel=self)
+        if self.settings.app == "learning_observer":
+            self.lo = import_module("lo_kernel.upstream.observer").DeployedObserver(self.lo, bridge)
         self._announcement = announce(
             Running(
                 pid=os.getpid(),

@@ -1,0 +1,1 @@
+"""The deployed Learning Observer as the app: ``app="learning_observer"``."""
