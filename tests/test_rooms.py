@@ -28,7 +28,7 @@ ORDER = (
     ("engine",),
     ("query",),
     ("overview",),
-    ("runtime", "app"),
+    ("runtime", "app", "modules", "compat"),
     ("notebook",),
     ("kernel",),
     ("jupyter_helpers", "upstream"),

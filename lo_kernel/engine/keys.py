@@ -61,6 +61,14 @@ class EventField:
         """How the field is written in a key."""
         return f"EventField.{self.event}"
 
+    @property
+    def name(self) -> str:
+        """The same, under the name that an enum's member has it."""
+        return self.key_name
+
+    def __str__(self) -> str:
+        return self.key_name
+
 
 ScopeField = KeyField | EventField
 

@@ -7,6 +7,7 @@ key) is an error here, since the reducer would find another state after a restar
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 
 from lo_kernel.errors import StateError
 
-__all__ = ["decode_state", "encode_state"]
+__all__ = ["decode_state", "encode_state", "json_state"]
 
 _encode = msgspec.json.Encoder().encode
 decode_state = msgspec.json.Decoder().decode
@@ -44,6 +45,25 @@ with text keys, lists, text, finite numbers, True, False and None
         "text keys, lists, text, finite numbers, True, False and None",
         path=path,
     )
+
+
+def json_state(state: Any) -> Any:
+    """A state as it comes back from JSON: tuples as lists, numbers as keys as text.
+
+    For reducers that were written for a store that passes each state through JSON (the deployed Learning
+    Observer's does): done after each event, they find what they would find there, at whatever moment a
+    commit or a restart comes. Raises :class:`TypeError` or :class:`ValueError` for what JSON can't hold.
+
+    >>> json_state({"seen": (1, 2), "at": {3: "c"}})
+    {'seen': [1, 2], 'at': {'3': 'c'}}
+    """
+    try:
+        plain = decode_state(_encode(state))
+        if plain == state and type(state) is not tuple:
+            return plain
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        pass
+    return json.loads(json.dumps(state, allow_nan=False))
 
 
 def _first_wrong(value: Any, path: str, depth: int) -> tuple[str, Any]:

@@ -1,0 +1,1 @@
+"""The field's names: ``import learning_observer...`` while the embedded app runs."""
