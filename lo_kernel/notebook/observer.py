@@ -18,18 +18,21 @@ from lo_kernel.notebook.files import FileVerbs
 from lo_kernel.notebook.jobs import Job
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lo_kernel.app.dashboards import Dashboard
     from lo_kernel.engine.errorlog import ErrorEntry
     from lo_kernel.engine.keys import Scope
     from lo_kernel.engine.reducers import Reducer
     from lo_kernel.engine.registry import Registration
+    from lo_kernel.modules.listing import Modules
     from lo_kernel.notebook.audit_view import AuditView
     from lo_kernel.notebook.cards import AppFacts
     from lo_kernel.notebook.dashboards_view import DashboardList, DashboardPage
+    from lo_kernel.notebook.export.report import ExportReport
     from lo_kernel.notebook.job_display import JobDisplays
     from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
     from lo_kernel.runtime import Runtime
-    from lo_kernel.notebook.export.report import ExportReport
 
 __all__ = ["LearningObserver", "Secret"]
 
@@ -116,11 +119,7 @@ class Reducers(Mapping[str, "Registration"]):
         lines = [repr(registration)[1:-1] for registration in self._runtime.registry]
         for row in self._runtime.registry.paused.values():
             if row.id not in self._runtime.registry:
-                behind = max(0, self._runtime.archive.last - row.position)
-                lines.append(
-                    f"reducer {row.id!r} of {row.context}: paused, {behind:,} events behind; "
-                    "run the cell that defines it to go on"
-                )
+                lines.append(repr(self._runtime.registry.get(row.id))[1:-1])
         return "\n".join(lines) or "no reducers yet: declare one with @lo.reducer(...)"
 
 
@@ -133,11 +132,12 @@ class LearningObserver(FileVerbs):
         self._kernel = kernel
         self.kvs = KeyValueStore(runtime, bridge)
         self.reducers = Reducers(runtime, bridge)
-        self.events = Events(runtime)
+        self.events = Events(runtime, bridge)
         self.errors = Errors(runtime.errors)
         self._displays: LiveDisplays | None = None
         self._jobs: JobDisplays | None = None
         self._unsaid: list[str] = []
+        self._exported: Path | None = None
         runtime.errors.subscribe(self._went_wrong)
 
     # -- where it is ---------------------------------------------------------------------------
@@ -253,7 +253,11 @@ class LearningObserver(FileVerbs):
         registration = self._bridge.call(register)
 
         async def work() -> Registration:
-            await registration.ready()
+            try:
+                await registration.ready()
+            except asyncio.CancelledError:  # the job was: the old reducer stays in place
+                registration.cancel()
+                raise
             if job is not None:
                 job.progress(registration.done, registration.total, runtime.heard_by(registration))
             return registration
@@ -351,6 +355,15 @@ class LearningObserver(FileVerbs):
         """
         self._runtime.executor.prepare_one(query, parameters)
         return self._bridge.iterate(lambda: self._runtime.live.watch(query, parameters))
+
+    @property
+    def modules(self) -> Modules:
+        """The installed LO modules: version, reducers, queries and dashboards of each, and what went wrong.
+
+        They were loaded when the app started. One that could not be is listed with its error, and what of
+        the others isn't served here is named.
+        """
+        return self._runtime.modules
 
     # -- dashboards ----------------------------------------------------------------------------
 
@@ -464,22 +477,6 @@ class LearningObserver(FileVerbs):
         record = getattr(self._kernel, "record", None)
         return AuditView(record.reader if record is not None else None)
 
-    # -- display -------------------------------------------------------------------------------
-
-    def _job(self, name: str, work: Coroutine[Any, Any, T], *, about: str = "") -> Job[T]:
-        def show(job: Job[T]) -> None:
-            if self._kernel is None:
-                print(repr(job))
-            else:
-                self._job_displays().show(job, about)
-
-        return Job(name, work, self._bridge, on_error=self._failed, on_show=show)
-
-    def _failed(self, name: str, error: BaseException) -> None:
-        if not self._runtime.errors.of(name):  # a reducer has said so itself
-            self._runtime.errors.add(name, error)
-
-    def _job_displays(self) -> JobDisplays:
     # -- into production -----------------------------------------------------------------------
 
     def export(
@@ -496,23 +493,23 @@ class LearningObserver(FileVerbs):
     ) -> Job[ExportReport]:
         """Make an installable package of what this notebook executed: ``lo.export("my_module")``.
 
-        ``reducers`` are functions or ids (default: those of this notebook that are registered), ``queries`` names,
-        DAGs or ``{name: DAG}``, ``dashboards`` ids (default: those that show exported reducers only). They come
-        with all that they reach: helpers, constants, classes, imports. What can't be shipped raises
+        ``reducers`` are functions or ids (default: those of this notebook that are registered), ``queries``
+        names, DAGs or ``{name: DAG}``, ``dashboards`` ids (default: those that show exported reducers only).
+        They come with all that they reach: helpers, constants, classes, imports. What can't be shipped raises
         :class:`~lo_kernel.errors.ExportError` at once, with cell, line and a way out.
 
-        The package goes to ``path/name``; again, it is updated, and the result shows what changed. It is proved
-        before it is put there: built, installed into an environment of its own, tested there on a recorded
-        ``sample`` of so many events (with other ids). ``proof="index"`` proves it in an environment that shares
-        nothing and installs from pip's index; ``False`` leaves the proof out. ``overwrite`` gives up changes
-        that were made to the package by hand. Gives a :class:`Job`.
+        The package goes to ``path/name``; again, it is updated, and the result shows what changed. It is
+        proved before it is put there: built, installed into an environment of its own, tested there on a
+        recorded ``sample`` of so many events (with other ids). ``proof="index"`` proves it in an environment
+        that shares nothing and installs from pip's index; ``False`` leaves the proof out. ``overwrite`` gives
+        up changes that were made to the package by hand. Gives a :class:`Job`.
         """
         from lo_kernel.notebook.export.session import SessionExport
 
         self._needs_app()
         shell = getattr(self._kernel, "shell", None)
         if shell is None:
-            raise LOError("an export needs the cells of a notebook or a console; for a file: lo-kernel export")
+            raise LOError("an export needs a notebook or a console around it; for a file: lo-kernel export")
         work = SessionExport(
             self._runtime,
             shell,
@@ -525,6 +522,7 @@ class LearningObserver(FileVerbs):
             proof=proof,
             overwrite=overwrite,
         )
+        self._exported = work.prepared.place.folder
         job: Job[ExportReport] | None = None
 
         def progress(done: int, total: int, note: str) -> None:
@@ -534,6 +532,55 @@ class LearningObserver(FileVerbs):
         job = self._job(f"export {name}", work.go(progress))
         return job
 
+    def inject(
+        self,
+        url: str,
+        module: str | Path | None = None,
+        *,
+        token: str = "",
+        migrate: str = "restream",
+        rollback: bool = False,
+    ) -> Job[dict[str, Any]]:
+        """Put an exported module into a running server: ``lo.inject("https://host:9999", token=...)``.
+
+        ``module`` is the folder of an export, by default the last one of this notebook. The server takes it
+        where it was started with ``--allow-inject``, by the token in its workspace (``injected/token``), over
+        TLS or on this machine. ``migrate`` says what becomes of its reducers' states there: ``"restream"``,
+        ``"drop"``, ``"keep"``, or the name of a function in the module's reducers. ``rollback=True`` takes
+        the newest version out again. Gives a :class:`Job`; its result says what is in now.
+        """
+        from pathlib import Path
+
+        from lo_kernel.app.packing import pack
+        from lo_kernel.app.sending import check_target, send
+        from lo_kernel.errors import InjectError
+
+        check_target(url, token)
+        what = self._exported if module is None else module
+        if what is None:
+            raise InjectError("which module? Export one first, with lo.export(...), or name its folder")
+        if not rollback:
+            pack(Path(what))
+        return self._job(
+            f"injecting {Path(what).name}", send(url, token, what, migrate=migrate, rollback=rollback)
+        )
+
+    # -- display -------------------------------------------------------------------------------
+
+    def _job(self, name: str, work: Coroutine[Any, Any, T], *, about: str = "") -> Job[T]:
+        def show(job: Job[T]) -> None:
+            if self._kernel is None:
+                print(repr(job))
+            else:
+                self._job_displays().show(job, about)
+
+        return Job(name, work, self._bridge, on_error=self._failed, on_show=show)
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        if not self._runtime.errors.of(name):  # a reducer has said so itself
+            self._runtime.errors.add(name, error)
+
+    def _job_displays(self) -> JobDisplays:
         from lo_kernel.notebook.job_display import JobDisplays
         from lo_kernel.notebook.live_display import KernelScreen
 

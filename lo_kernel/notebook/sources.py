@@ -28,7 +28,8 @@ class QuerySource:
         executor = self._runtime.executor
         running = executor.prepare(self._query, None, self._parameters, strict=True)
         if len(running.exports) != 1 or any(
-            getattr(registration, "status", "live") not in ("live", "paused") for registration in running.registrations()
+            getattr(registration, "status", "live") not in ("live", "paused")
+            for registration in running.registrations()
         ):
             return await executor.rows(self._query, self._parameters)
         await running.run()
