@@ -46,15 +46,19 @@ class _Secrets(msgspec.Struct):
     extra: dict[str, Any] = {}
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that its user alone can read, whole or not at all."""
+def write_private(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Write a file that its user alone can read, whole or not at all.
+
+    Not ``lasting``: it tells of a running process, and need not outlive a power cut.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(descriptor)
+            if lasting:
+                os.fsync(descriptor)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -195,7 +199,7 @@ class Workspace:
     def announce(self, url: str, port: int, ingest_url: str) -> None:
         """Tell other processes where the owner's app answers; only by the owner."""
         owner = Owner(os.getpid(), url, time.time(), self._secrets.tokens["notebook"], ingest_url)
-        write_private(self.path / "owner.json", msgspec.json.encode(owner))
+        write_private(self.path / "owner.json", msgspec.json.encode(owner), lasting=False)
         if self._secrets.last_port != port:
             self._secrets.last_port = port
             self._write_secrets()

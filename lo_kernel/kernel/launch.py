@@ -17,6 +17,7 @@ _IMPORTS = (
     "lo_kernel.notebook.observer",
     "lo_kernel.runtime",
     "lo_kernel.kernel.apps",
+    "lo_kernel.kernel.audit.requests",
     "lo_kernel.kernel.host",
     "lo_kernel.kernel.logs",
     "lo_kernel.kernel.running",

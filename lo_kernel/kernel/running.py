@@ -42,7 +42,7 @@ def announce(process: Running) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"lo-kernel-{process.pid}.json"
     process.since = process.since or time.time()
-    write_private(path, msgspec.json.encode(process))
+    write_private(path, msgspec.json.encode(process), lasting=False)
     running()
     return path
 

@@ -11,7 +11,6 @@ import msgspec
 
 from lo_kernel.engine.archive import Search, Senders
 from lo_kernel.engine.events import Event
-from lo_kernel.engine.export import check_export, export_events
 from lo_kernel.errors import EventError
 
 if TYPE_CHECKING:
@@ -123,6 +122,8 @@ class Events:
         reads the file back.
         """
         from lo_kernel.notebook.jobs import Job
+
+        from lo_kernel.engine.export import check_export, export_events
 
         target = check_export(path, identity=identity)
         search = _search(learner, context, since, until)

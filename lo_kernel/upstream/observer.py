@@ -158,7 +158,8 @@ class Store:
 
     def __getitem__(self, key: str) -> Awaitable[Any]:
         async def get() -> Any:
-            self._reads.record("state", key, _STUDENT.findall(key))
+            if learners := _STUDENT.findall(key):
+                self._reads.record("state", key, learners)
             return await _part("kvs").KVS()[key]
 
         return self._bridge.run(get())
