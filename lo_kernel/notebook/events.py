@@ -121,9 +121,8 @@ class Events:
         :meth:`filter`. Gives a :class:`~lo_kernel.notebook.jobs.Job` of the number of events; ``lo.replay``
         reads the file back.
         """
-        from lo_kernel.notebook.jobs import Job
-
         from lo_kernel.engine.export import check_export, export_events
+        from lo_kernel.notebook.jobs import Job
 
         target = check_export(path, identity=identity)
         search = _search(learner, context, since, until)
