@@ -17,6 +17,8 @@ _COMMANDS = {
     "uninstall": ("lo_kernel.commands.specs", "uninstall"),
     "status": ("lo_kernel.commands.status", "main"),
     "simulate": ("lo_kernel.commands.simulate", "main"),
+    "erase": ("lo_kernel.commands.persons", "erase"),
+    "export-student": ("lo_kernel.commands.persons", "export_student"),
     "audit": ("lo_kernel.commands.audit", "main"),
     "lab": ("lo_kernel.commands.lab", "main"),
 }

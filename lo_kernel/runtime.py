@@ -53,6 +53,9 @@ class ReadLog(Protocol):
     def on_behalf(self, client: str, path: str, connection: str = "") -> AbstractContextManager[None]:
         """What is read inside is a client's doing: the kind of its token, and what it asked for."""
 
+    def forget(self, learner: str, names: Iterable[str] = ()) -> int:
+        """Name a learner no more, nor keep texts that hold one of ``names``; how many texts went."""
+
 
 class NoReadLog:
     """A read log that keeps nothing."""
@@ -66,6 +69,10 @@ class NoReadLog:
     def on_behalf(self, client: str, path: str, connection: str = "") -> AbstractContextManager[None]:
         """Keep nothing."""
         return nullcontext()
+
+    def forget(self, learner: str, names: Iterable[str] = ()) -> int:
+        """There is nothing to forget."""
+        return 0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ usage: lo-kernel [COMMAND] [OPTIONS] [-- IPYTHON OPTIONS]   or: python -m lo_ker
   uninstall         take it away again                                        (uninstall --help)
   status            which kernel files there are, and what is running where
   simulate          a class that types, sent to the running app               (simulate --help)
+  erase, export-student   remove a learner everywhere; all that is held of one    (--help)
   audit             the record: what ran, and whose data it read      (audit --help)
   lab               JupyterLab on the example notebook, a class streaming in  (lab --help)
 

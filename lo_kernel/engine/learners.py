@@ -108,6 +108,14 @@ class Learners(Mapping[str, Learner]):
         )
         return Commit(_GENERATION, states, row)
 
+    async def forget(self, safe_user_id: str, store: Store) -> bool:
+        """Take a learner out, of the store too; whether they were known."""
+        self._gather()
+        self._dirty.discard(safe_user_id)
+        known = self._learners.pop(safe_user_id, None) is not None
+        await store.remove(_GENERATION, [safe_user_id])
+        return known
+
     def unsaved(self, commit: Commit) -> None:
         """The store didn't take a commit: it comes again with the next."""
         self._dirty.update(commit.states)

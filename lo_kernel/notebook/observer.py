@@ -16,6 +16,7 @@ from lo_kernel.notebook.errors_view import Errors
 from lo_kernel.notebook.events import Events
 from lo_kernel.notebook.files import FileVerbs
 from lo_kernel.notebook.jobs import Job
+from lo_kernel.notebook.persons import PersonVerbs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,7 +124,7 @@ class Reducers(Mapping[str, "Registration"]):
         return "\n".join(lines) or "no reducers yet: declare one with @lo.reducer(...)"
 
 
-class LearningObserver(FileVerbs):
+class LearningObserver(FileVerbs, PersonVerbs):
     """A running Learning Observer; in a notebook it is ``lo``. Show it for an overview."""
 
     def __init__(self, runtime: Runtime, bridge: LoopBridge, kernel: Any = None) -> None:
@@ -322,7 +323,8 @@ class LearningObserver(FileVerbs):
                     registration.done, registration.total, f"waits for the reducer {registration.id!r}"
                 )
 
-        job = self._job(f"query {name}", runtime.executor.rows(query, parameters, on_wait=waits_for))
+        rows = runtime.executor.rows(query, parameters, names=self._names, on_wait=waits_for)
+        job = self._job(f"query {name}", rows)
         return job
 
     def explain(self, query: Any) -> Any:

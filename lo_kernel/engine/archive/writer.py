@@ -304,6 +304,37 @@ class Archive:
             file.sync()
         sync_folder(self.folder)
 
+    async def erase(self, student: str, user_id: str, time: float) -> tuple[int, int]:
+        """Erase a learner (safe id, and the id that clients gave) from all that is written by now.
+
+        Gives how many events and how many rejected frames went; their numbers stay. ``time`` is in seconds
+        since 1970 (UTC). New events go on into a segment of their own meanwhile.
+        """
+        from lo_kernel.engine.archive.erasing import erase_from_files
+
+        await self.flush()
+        async with self._syncing:
+            self.write()
+            done = [file for file in (self._file, self._rejected_file) if file is not None]
+            self._file = self._rejected_file = None
+            await asyncio.to_thread(self._sync, done)
+            for file in done:
+                file.close()
+            self._unsynced = [file for file in self._unsynced if file not in done]
+            segments = self.segments()
+
+            def erase() -> tuple[int, int]:
+                with self._keeping:
+                    return erase_from_files(segments, self.rejected_path, student, user_id, time)
+
+            try:
+                return await asyncio.to_thread(erase)
+            except OSError as error:
+                raise ArchiveError(f"the archive {self.folder} can't be written anew: {error}") from error
+            finally:
+                self._untidy = True
+                self._keep()
+
     # -- reading -------------------------------------------------------------------------------
 
     def cursor(self, after: int = 0) -> Cursor:

@@ -208,14 +208,21 @@ class Recorder:
 
     # -- learners ------------------------------------------------------------------------------
 
-    def forget(self, learner: str) -> bool:
-        """Delete a learner's alias: the record names them no more; whether it did."""
-        with self._lock, self.log.writing():
-            found = self.aliases.forget(learner)
-            self._sets.clear()
-            self._readings.clear()
-            self._last_set = ("", frozenset())
-            return found
+    def forget(self, learner: str, names: Iterable[str] = ()) -> int:
+        """Delete a learner's alias, and texts that hold one of ``names``; how many texts went.
+
+        The record is as whole as before, and names them no more. Raises ``OSError`` where it can't be
+        written.
+        """
+        from lo_kernel.kernel.audit.erasing import delete_texts
+
+        with self._lock:
+            with self.log.writing():
+                self.aliases.forget(learner)
+                self._sets.clear()
+                self._readings.clear()
+                self._last_set = ("", frozenset())
+            return delete_texts(self.log, [learner, *names], "a learner was erased")
 
 
 def _set_aside(value: Any, aside: list[Text]) -> Any:

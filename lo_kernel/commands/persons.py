@@ -1,0 +1,81 @@
+"""``lo-kernel erase`` and ``lo-kernel export-student``: what is about one person."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lo_kernel.commands.options import OptionParser, add_settings, settings_from
+from lo_kernel.errors import LOError
+from lo_kernel.kernel.audit.requests import KernelRecord
+from lo_kernel.notebook import persons
+from lo_kernel.runtime import Runtime
+from lo_kernel.settings import Settings
+
+__all__ = ["erase", "export_student"]
+
+
+def erase(arguments: Sequence[str]) -> int:
+    """``lo-kernel erase``."""
+    parser = OptionParser("erase", "Remove a learner everywhere: events, states, names. It can't be undone.")
+    parser.add_argument("student", help="safe id, such as tc-testcase-ada")
+    parser.add_argument("--yes", action="store_true", help="don't ask")
+    add_settings(parser, only=["workspace", "store"])
+    options = parser.parse(arguments)
+    settings, _ = settings_from(parser, options)
+    if not options.yes:
+        if not sys.stdin.isatty():
+            parser.error("erase: expected --yes, as nobody can be asked")
+        if input(f"Erase {options.student} from {settings.workspace}? It can't be undone (yes/no) ") != "yes":
+            print("nothing was erased")
+            return 1
+
+    async def work(runtime: Runtime, record: KernelRecord) -> Any:
+        if not runtime.takes_events:
+            raise LOError(
+                "a process uses the workspace: erase there, with lo.erase(student), or end it first"
+            )
+        return await persons.erase(runtime, options.student)
+
+    print(asyncio.run(_with_runtime(settings, options.student, work)))
+    return 0
+
+
+def export_student(arguments: Sequence[str]) -> int:
+    """``lo-kernel export-student``."""
+    parser = OptionParser("export-student", "All that is held of one learner, in one JSON file.")
+    parser.add_argument("student", help="safe id, such as tc-testcase-ada")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to (default: the id and .json)")
+    add_settings(parser, only=["workspace", "store"])
+    options = parser.parse(arguments)
+    settings, _ = settings_from(parser, options)
+    target = options.output or Path(f"{options.student}.json")
+
+    async def work(runtime: Runtime, record: KernelRecord) -> Any:
+        def of(student: str) -> Any:
+            return record.reader.events(student=student)
+
+        return await persons.export_student(runtime, options.student, target, of)
+
+    print(asyncio.run(_with_runtime(settings, options.student, work)))
+    return 0
+
+
+async def _with_runtime(
+    settings: Settings, student: str, work: Callable[[Runtime, KernelRecord], Awaitable[Any]]
+) -> Any:
+    record = KernelRecord(settings)
+    record.open(os.environ, role="command")
+    runtime = Runtime(settings, reads=record.recorder)
+    try:
+        await runtime.start()
+        if student not in runtime.learners:
+            raise LOError(f"{student!r} is not the safe id of a learner who was seen in this workspace")
+        return await work(runtime, record)
+    finally:
+        await runtime.stop()
+        record.close()
