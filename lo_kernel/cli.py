@@ -17,12 +17,14 @@ _COMMANDS = {
     "uninstall": ("lo_kernel.commands.specs", "uninstall"),
     "status": ("lo_kernel.commands.status", "main"),
     "simulate": ("lo_kernel.commands.simulate", "main"),
+    "replay": ("lo_kernel.commands.replay", "main"),
     "erase": ("lo_kernel.commands.persons", "erase"),
     "export-student": ("lo_kernel.commands.persons", "export_student"),
     "audit": ("lo_kernel.commands.audit", "main"),
     "lab": ("lo_kernel.commands.lab", "main"),
-}
+    "inject": ("lo_kernel.commands.inject", "main"),
     "export": ("lo_kernel.commands.export", "main"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
