@@ -65,6 +65,8 @@ class Settings:
     )
     public_url: str = _setting("", "Address under which a browser reaches the app, where it isn't found out.")
     roster: str = _setting("", "File of courses and learners (CSV, TSV or JSON); empty: everyone seen.")
+    modules: str = _setting("", "Installed modules that the app loads, with commas between; empty: all.")
+    allow_inject: bool = _setting(False, "Whether modules may be put into the running app.")
     audit_outputs: bool = _setting(
         False, "Whether the record keeps what cells put out, and not only kinds and sizes."
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
-from lo_kernel.app import ingest, pages, protocol
+from lo_kernel.app import health, ingest, pages, protocol
 from lo_kernel.app.behalf import on_behalf
 from lo_kernel.app.ingest import SOCKETS
 from lo_kernel.runtime import Runtime
@@ -41,7 +41,23 @@ def create_app(runtime: Runtime) -> web.Application:
 
 async def _start(app: web.Application) -> None:
     await app[RUNTIME].start()
+    app.add_routes(module_routes.routes(runtime, served))
+    app.add_routes(health.routes(runtime))
 
+    if runtime.settings.allow_inject:
+        from lo_kernel.app import inject
+
+        injector = inject.Injector(runtime)
+        app.add_routes(inject.routes(runtime, injector))
+
+        async def start_injector(app: web.Application) -> None:
+            await injector.start()
+
+        async def stop_injector(app: web.Application) -> None:
+            injector.stop()
+
+        app.on_startup.append(start_injector)
+        app.on_cleanup.append(stop_injector)
 
 async def _close_sockets(app: web.Application) -> None:
     """Say goodbye, so that clients know to come back."""

@@ -35,6 +35,7 @@ usage: lo-kernel [COMMAND] [OPTIONS] [-- IPYTHON OPTIONS]   or: python -m lo_ker
   erase, export-student   remove a learner everywhere; all that is held of one    (--help)
   audit             the record: what ran, and whose data it read      (audit --help)
   lab               JupyterLab on the example notebook, a class streaming in  (lab --help)
+  export, inject    a notebook as a module; a module into a running server      (export --help)
 
 settings, also as {variable} and as c.LOKernel.port in ipython_kernel_config.py:
 {settings}

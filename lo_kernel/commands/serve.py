@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
+from lo_kernel.commands.production import add_production, check_modules, log_lines, token_path, use_file
 from lo_kernel.kernel import kernelspec
 from lo_kernel.kernel.apps import app_factory
 from lo_kernel.kernel.audit.requests import KernelRecord
@@ -28,7 +29,13 @@ def main(arguments: Sequence[str]) -> int:
     """``lo-kernel serve``."""
     parser = OptionParser("serve", "The app by itself; prints its address. Ctrl-C ends it.")
     add_settings(parser)
-    return serve(*settings_from(parser, parser.parse(arguments)))
+    add_production(parser)
+    options = parser.parse(arguments)
+    use_file(parser, options)
+    settings, asked_for = settings_from(parser, options)
+    check_modules(parser, settings)
+    with log_lines(options.json_logs):
+        return serve(settings, asked_for)
 
 
 def serve(settings: Settings, asked_for: frozenset[str] = frozenset()) -> int:
@@ -71,6 +78,8 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
         print(f"{runtime.url}?token={token}" if token else runtime.url, flush=True)
         if runtime.started is not None and not runtime.workspace.owner:
             print("The workspace belongs to another process, which this one follows.", file=sys.stderr)
+        if settings.allow_inject:
+            print(f"Modules may be put in with the token in {token_path(settings)}", file=sys.stderr)
         await over.wait()
     finally:
         await host.stop()

@@ -68,6 +68,7 @@ class SessionExport:
         about = {"of": f"of {len(learners)} learners", "where": "in the notebook"}
         if events:
             self.runtime.reads.record("events", f"sample for the export {self.prepared.plan.name}", learners)
+            self.runtime.reads.act("export", self.prepared.plan.name, learners=learners)
         else:
             events, about["of"] = made_up(contexts), "that were made up, since the notebook had seen none"
         profiles = {row["user_id"]: row["profile"] for row in await self.runtime.rosters.roster(names=True)}
