@@ -41,7 +41,6 @@ def create_app(runtime: Runtime) -> web.Application:
 
 async def _start(app: web.Application) -> None:
     await app[RUNTIME].start()
-    app.add_routes(module_routes.routes(runtime, served))
     app.add_routes(health.routes(runtime))
 
     if runtime.settings.allow_inject:
