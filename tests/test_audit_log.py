@@ -357,3 +357,72 @@ def test_without_the_alias_the_record_is_whole_and_names_nobody(log: AuditLog) -
     assert check(log).ok
     recorder.record("query", "q", ["tc-ada"])
     assert len(AuditReader(log.workspace).events(student="tc-ada")) == 1
+
+
+def command(log: AuditLog, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, on this record."""
+    return subprocess.run(
+        [sys.executable, "-m", "lo_kernel", "audit", *arguments, f"--workspace={log.workspace}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+@pytest.fixture
+def told(workspace: Path) -> Any:
+    """A record, in the user's own state folder, of a cell that read a learner, and of one that didn't."""
+    made = AuditLog(workspace)
+    made.open()
+    recorder = Recorder(made)
+    for number, code in enumerate(("await lo.query('<b>words</b>')", "=1+1")):
+        header = {"msg_id": f"m{number}", "session": "s"}
+        token = recorder.begin("execute", header, {"silent": False, "history": True}, {"code": code})
+        if not number:
+            recorder.record("query", "words", ["tc-ada"])
+        recorder.end(token)
+    yield made
+    made.close()
+
+
+def test_the_command_line_verifies_and_says_where(told: AuditLog) -> None:
+    """Exit code 0 for a whole record, and 1 for another, with file and line."""
+    fine = command(told, "verify")
+    assert (fine.returncode, fine.stdout.startswith("whole: 5 records")) == (0, True), fine
+    rewrite(told, lines(told)[:2] + lines(told)[3:])
+    changed = command(told, "verify")
+    assert changed.returncode == 1
+    assert "line 3" in changed.stdout
+
+
+def test_the_command_line_shows_and_exports(told: AuditLog, tmp_path: Path) -> None:
+    """What is on it, what has read one learner, files of each kind; a page needs nothing from elsewhere."""
+    assert "=1+1" in command(told, "show").stdout
+    of = command(told, "of", "tc-ada").stdout
+    assert "lo.query" in of
+    assert "=1+1" not in of
+    assert command(told, "of").returncode == 2
+    assert len(command(told, "export").stdout.splitlines()) == 2
+    assert "'=1+1" in command(told, "export", "--format=csv").stdout
+    page = tmp_path / "page.html"
+    written = command(told, "export", "--format=html", "--student=tc-ada", f"--output={page}")
+    assert written.returncode == 0, written.stderr
+    text = page.read_text()
+    assert "&lt;b&gt;words" in text
+    assert "1 analyses" in text
+    assert "whole" in text
+    assert not any(mark in text for mark in ("http://", "https://", "<script", "src="))
+
+
+def test_each_record_is_as_the_schema_says(told: AuditLog) -> None:
+    """The published schema holds for what is written."""
+    from jsonschema import Draft202012Validator
+
+    from lo_kernel.kernel import audit
+
+    folder = Path(audit.__file__).parents[1] / "schemas"
+    validator = Draft202012Validator(json.loads((folder / "audit-1.json").read_text()))
+    told.append("gap", {"reason": "a test"})
+    for line in lines(told):
+        validator.validate(json.loads(line))

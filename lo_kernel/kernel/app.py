@@ -70,7 +70,6 @@ class LOKernelApp(IPKernelApp):
             )
             # to subscribers that are here by then, which is the monitor, nothing is ever dropped
             if monitor.connected() and set_option(socket, zmq.SNDHWM, 0, on_thread):
-                monitor.start()
                 self.monitor = monitor
         except Exception:
             self.log.warning("No monitor on IOPub: outcomes won't be on record.", exc_info=True)

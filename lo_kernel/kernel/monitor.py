@@ -145,7 +145,6 @@ class Monitor:
         self._parent_frame, self._parent_read = b"", _Parent()
         self._sink: Sink | None = None
         self._unseen = 0
-        self._ready = threading.Event()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         # the rest waits on the kernel's side, which is told to drop nothing (`LOKernelApp.init_iopub`):
@@ -175,20 +174,19 @@ class Monitor:
         frames = self._socket.recv_multipart()
         return b"iopub_welcome" in frames[-4] or not self._take(frames)
 
-    def start(self) -> None:
-        """Begin to listen; what comes before there is a sink waits."""
-        self._thread.start()
-
     def report_to(self, sink: Sink) -> None:
-        """Say who is told."""
+        """Begin to listen, and say who is told. What came since it was connected waits in ZeroMQ.
+
+        A thread that starts while others import waits for its turn, and whoever starts it with it: so not
+        before there is something to tell.
+        """
         self._sink = sink
-        self._ready.set()
+        self._thread.start()
 
     def stop(self, timeout: float = 0.5) -> None:
         """Take what is there still, tell the sink, and end; a second call does nothing."""
         if self._context.closed:
             return
-        self._ready.set()
         if self._thread.is_alive():
             self._bell.send(b"")
             self._thread.join(timeout)
@@ -206,7 +204,6 @@ class Monitor:
     # -- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._ready.wait()
         while True:
             try:
                 self._listen()

@@ -58,6 +58,9 @@ def begin_record(kernel: LOKernel, on_error: Callable[[BaseException], None]) ->
         on_error(error)
         if record is not None and not record.log.is_open:
             record = None
+    monitor = getattr(kernel.parent, "monitor", None)
+    if record is None and monitor is not None:
+        monitor.stop()  # nobody takes what it would see
     return record
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -87,7 +87,7 @@ class KernelRecord:
             "user": user_of(environ),
             "pid": os.getpid(),
             "lo_kernel": lo_kernel.__version__,
-            "python": platform.python_version(),
+            "python": ".".join(map(str, sys.version_info[:3])),
             "outputs": self._contents,
         }
         if role == "kernel":
