@@ -11,11 +11,17 @@ from aiohttp import WSCloseCode, web
 from lo_kernel.app import health, ingest, pages, protocol
 from lo_kernel.app.behalf import on_behalf
 from lo_kernel.app.ingest import SOCKETS
+from lo_kernel.compat.finder import Aliases
+from lo_kernel.modules import routes as module_routes
+from lo_kernel.modules.served import Served
+from lo_kernel.modules.startup import start_modules
 from lo_kernel.runtime import Runtime
 
 __all__ = ["RUNTIME", "create_app"]
 
 RUNTIME = web.AppKey("lo_runtime", Runtime)
+_ALIASES = web.AppKey("lo_aliases", list[Aliases])
+_SERVED = web.AppKey("lo_served", Served)
 
 
 def create_app(runtime: Runtime) -> web.Application:
@@ -30,10 +36,13 @@ def create_app(runtime: Runtime) -> web.Application:
     )
     app[RUNTIME] = runtime
     app[SOCKETS] = set()
+    app[_ALIASES] = []
+    app[_SERVED] = served = Served()
     app.add_routes(ingest.routes(runtime))
     app.add_routes(protocol.routes(runtime))
     app.add_routes(pages.routes(runtime))
     app.on_startup.append(_start)
+    app.add_routes(module_routes.routes(runtime, served))  # last: one of them takes what is left
     app.on_shutdown.append(_close_sockets)
     app.on_cleanup.append(_stop)
     return app
@@ -41,6 +50,7 @@ def create_app(runtime: Runtime) -> web.Application:
 
 async def _start(app: web.Application) -> None:
     await app[RUNTIME].start()
+    app[_ALIASES].append(await start_modules(app[RUNTIME], app[_SERVED]))
     app.add_routes(health.routes(runtime))
 
     if runtime.settings.allow_inject:
@@ -71,4 +81,6 @@ async def _close_sockets(app: web.Application) -> None:
 
 
 async def _stop(app: web.Application) -> None:
+    for aliases in app[_ALIASES]:
+        aliases.remove()
     await app[RUNTIME].stop()

@@ -125,6 +125,7 @@ def overview(runtime: Runtime) -> dict[str, Any]:
         **{name: now[name] for name in ("version", "workspace", "owner", "learners", "active", "sources")},
         **{name: now[name] for name in ("events", "events_per_second", "reducers")},
         "docs": documentation(),
+        "modules": [runtime.modules[name].to_json() for name in runtime.modules],
         "courses": runtime.rosters.courses(),
         "dashboards": [
             {

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 __all__ = ["respond"]
 
@@ -19,12 +20,8 @@ async def respond(app: Callable[..., Any], request: web.Request) -> web.Response
     """The application's response to a request."""
     environ = _environ(request, await request.read())
     status, headers, body = await asyncio.to_thread(_call, app, environ)
-    response = web.Response(body=body, status=int(status.split(" ", 1)[0]))
-    del response.headers["Content-Type"]
-    for name, value in headers:
-        if name.lower() not in _BY_AIOHTTP:
-            response.headers.add(name, value)
-    return response
+    kept = CIMultiDict((name, value) for name, value in headers if name.lower() not in _BY_AIOHTTP)
+    return web.Response(body=body, status=int(status.split(" ", 1)[0]), headers=kept)
 
 
 def _environ(request: web.Request, body: bytes) -> dict[str, Any]:

@@ -1,0 +1,3 @@
+import learning_observer.dashboard
+
+NAME = 'Broken'

@@ -1,0 +1,5 @@
+from learning_observer.dash_wrapper import html
+
+
+def layout():
+    return html.Div([html.H1('Drawn by Dash')])
