@@ -46,7 +46,7 @@ class Settings:
     """
 
     host: str = _setting("127.0.0.1", "Address that the app listens on.")
-    port: int = _setting(9999, "Port of the app; where it is taken, a free one is used. 0: any free one.")
+    port: int = _setting(9999, "Port of the app; where it is taken, a free one. 0: any free one.")
     workspace: str = _setting(
         "default",
         "Workspace that holds events, states and tokens: a name, or an absolute path.",

@@ -453,6 +453,22 @@ def test_queries_and_dashboards_get_the_new_names(tmp_path: Path) -> None:
         assert module.COURSE_DASHBOARDS == [{"name": "Two", "url": "/dashboards/two", "icon": ""}]
 
 
+def test_of_a_dag_only_what_an_answer_needs_comes_along() -> None:
+    """A query out of a larger DAG brings the nodes that it needs, and no others."""
+    session = Session(HEAD, reducer(ADD.format("1")))
+    dag = {
+        "execution_dag": {
+            "keys": q.keys("count"),
+            "states": q.select(q.variable("keys"), q.ALL),
+            "others": q.select(q.keys("another reducer"), q.ALL),
+        },
+        "exports": {"states": {"returns": "states"}},
+    }
+    plan = session.plan("count", queries={"all": dag})
+    assert plan.dag["exports"]["all"]["returns"] == "states"
+    assert "others" not in plan.dag["execution_dag"]
+
+
 def test_a_query_of_what_is_not_exported_is_refused() -> None:
     """A query or a dashboard that reads another reducer is an error that says what to name."""
     session = Session(HEAD, reducer(ADD.format("1")))

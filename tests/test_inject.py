@@ -157,7 +157,7 @@ async def test_what_fails_changes_nothing(settings: Settings, tmp_path: Path) ->
             "msgspec>=999": {"needs": '"msgspec>=999"'},
         }
         for number, (message, how) in enumerate(wrong.items()):
-            bad = project(tmp_path / f"bad{number}", step=9, version="9.0.0", **how)  # type: ignore[arg-type]
+            bad = project(tmp_path / f"bad{number}", step=9, version="9.0.0", **how)
             with pytest.raises(InjectError, match=message):
                 await send(runtime.url, token, bad)
             assert runtime.modules["injected_one"].version == "0.1.0"

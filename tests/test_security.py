@@ -31,7 +31,7 @@ async def test_every_route_refuses_a_request_without_a_token(settings: Settings)
             "/nothing-here"
         }
         assert {"/", "/wsapi/in/", "/wsapi/communication_protocol"} <= routes
-        health = {"/health/live", "/health/ready"}  # what watches servers has no token, and hears of no learner
+        health = {"/health/live", "/health/ready"}  # what watches a server has no token, and hears of nobody
         assert health <= routes
         for path in routes - health:
             for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"):

@@ -102,12 +102,25 @@ def _parts(name: str, dag: Any) -> tuple[dict[str, Any], str, dict[str, Any]]:
         if chosen is None or (name not in exports and len(exports) > 1):
             raise ExportError(f"the query {name!r}: expected a DAG with one export, got {sorted(exports)}")
         about = {key: value for key, value in exports[chosen].items() if key != "returns"}
-        return dict(dag["execution_dag"]), exports[chosen]["returns"], about
+        returns = exports[chosen]["returns"]
+        return _needed(dag["execution_dag"], returns), returns, about
     used = {value for node in dag.values() for value in _variables(node)}
     ends = [each for each in dag if each not in used]
     if len(ends) != 1:
         raise ExportError(f"the query {name!r}: expected nodes of which one is the answer, got {sorted(dag)}")
     return dict(dag), ends[0], {}
+
+
+def _needed(nodes: Mapping[str, Any], returns: str) -> dict[str, Any]:
+    """Of a DAG's nodes those that an answer needs, in their order."""
+    needed: set[str] = set()
+    waiting = [returns]
+    while waiting:
+        name = waiting.pop()
+        if name in nodes and name not in needed:
+            needed.add(name)
+            waiting += _variables(nodes[name])
+    return {name: node for name, node in nodes.items() if name in needed}
 
 
 def _variables(node: Any) -> Iterable[str]:

@@ -112,7 +112,7 @@ class Export:
                 )
             on_step(4, "moving it to its place")
             put_in_place(made, place)
-        on_step(STEPS, "done")
+        on_step(STEPS, str(place.folder))
         return ExportReport(
             plan.name,
             place.folder,

@@ -51,7 +51,7 @@ class SessionExport:
         self._memory: dict[str, Any] = shell.user_ns
         self.notebook = read_history(shell.history_manager.input_hist_raw, notebook_name(self._memory))
         reach = Reach(self.notebook, self._memory)
-        wanted = [self._wanted(each) for each in self._chosen(reducers)]
+        wanted = self._reducers = [self._wanted(each) for each in self._chosen(reducers)]
         boards = self._boards(dashboards, wanted)
         plan = make_plan(
             name, reach, wanted, self._queries(queries), boards, self._published(reach), self._memory
@@ -143,9 +143,12 @@ class SessionExport:
         if isinstance(queries, Mapping):
             return {str(name): self._dag(each, str(name)) for name, each in queries.items()}
         found = {}
+        own, modules = {each.id for each in self._reducers}, {each.module for each in self._reducers}
         for number, each in enumerate(queries, 1):
             if isinstance(each, str):
                 dag, exports = self.runtime.catalog.resolve(each)
+                if dag.name in modules and exports and exports[0].removesuffix("_export") in own:
+                    continue  # each reducer brings its own
                 if len(exports) != 1:
                     raise ExportError(
                         f"queries: {each!r} has several answers; name one: {', '.join(exports)}"
@@ -162,7 +165,9 @@ class SessionExport:
         from lo_kernel.query.dag import Dag
 
         if isinstance(query, str):
-            return self._queries([query])[query.rpartition(".")[2]]
+            dag, exports = self.runtime.catalog.resolve(query)
+            data = dag.to_json()
+            return {**data, "exports": {exports[0]: data["exports"][exports[0]]}}
         try:
             return Dag.read(query, name=name, other=self.runtime.catalog._other).to_json()
         except LOError as error:
