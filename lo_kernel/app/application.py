@@ -41,18 +41,8 @@ def create_app(runtime: Runtime) -> web.Application:
     app.add_routes(ingest.routes(runtime))
     app.add_routes(protocol.routes(runtime))
     app.add_routes(pages.routes(runtime))
-    app.on_startup.append(_start)
-    app.add_routes(module_routes.routes(runtime, served))  # last: one of them takes what is left
-    app.on_shutdown.append(_close_sockets)
-    app.on_cleanup.append(_stop)
-    return app
-
-
-async def _start(app: web.Application) -> None:
-    await app[RUNTIME].start()
-    app[_ALIASES].append(await start_modules(app[RUNTIME], app[_SERVED]))
     app.add_routes(health.routes(runtime))
-
+    app.on_startup.append(_start)
     if runtime.settings.allow_inject:
         from lo_kernel.app import inject
 
@@ -67,6 +57,16 @@ async def _start(app: web.Application) -> None:
 
         app.on_startup.append(start_injector)
         app.on_cleanup.append(stop_injector)
+    app.add_routes(module_routes.routes(runtime, served))  # last: one of them takes what is left
+    app.on_shutdown.append(_close_sockets)
+    app.on_cleanup.append(_stop)
+    return app
+
+
+async def _start(app: web.Application) -> None:
+    await app[RUNTIME].start()
+    app[_ALIASES].append(await start_modules(app[RUNTIME], app[_SERVED]))
+
 
 async def _close_sockets(app: web.Application) -> None:
     """Say goodbye, so that clients know to come back."""
