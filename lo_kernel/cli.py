@@ -22,6 +22,7 @@ _COMMANDS = {
     "export-student": ("lo_kernel.commands.persons", "export_student"),
     "audit": ("lo_kernel.commands.audit", "main"),
     "lab": ("lo_kernel.commands.lab", "main"),
+    "new": ("lo_kernel.commands.new", "main"),
     "inject": ("lo_kernel.commands.inject", "main"),
     "export": ("lo_kernel.commands.export", "main"),
 }
