@@ -417,7 +417,7 @@ def test_the_command_line_shows_and_exports(told: AuditLog, tmp_path: Path) -> N
 
 def test_each_record_is_as_the_schema_says(told: AuditLog) -> None:
     """The published schema holds for what is written."""
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
     from lo_kernel.kernel import audit
 

@@ -44,6 +44,7 @@ class FileVerbs:
         self._needs_app()
         runtime = self._runtime
         check_replay(runtime, path, format=format, learner=learner, limit=limit, source=source)
+        runtime.reads.act("replay", texts={"path": str(path)})
         job: Job[ReplayReport] | None = None
 
         def progress(report: ReplayReport) -> None:
