@@ -345,3 +345,19 @@ def test_a_reducer_is_declared_once_for_each_decorator(tmp_path: Path) -> None:
     one, two = declare(scope=[KeyField.STUDENT])(both), declare(scope=[EventField("doc_id")])(both)
     assert declaration_of(one).scope.names == ("STUDENT",)
     assert declaration_of(two).scope.names == ("EventField.doc_id",)
+
+
+@pytest.mark.browser
+async def test_the_home_page_shows_modules_and_what_failed(
+    settings: Settings, tmp_path: Path, open_browser: Any
+) -> None:
+    """A person sees each module on the home page, and of one that could not be loaded why."""
+    site = app_with(settings, tmp_path / "site", "field_broken", "reading_log")
+    async with site as runtime, open_browser() as browser:
+        page = await browser.new_page()
+        await page.goto(tokened(runtime, "/"))
+        await page.wait_for_selector("#modules li")
+        shown = await page.locator("#modules-panel").inner_text()
+    assert "Reading Log" in shown
+    assert "10 reducers" in shown
+    assert "could not be loaded: ImportError: learning_observer.dashboard" in shown

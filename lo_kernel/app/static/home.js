@@ -40,6 +40,18 @@ function reducer({ id, context, status, done, total, events, errors, last_error 
   );
 }
 
+function module({ name, title, version, reducers, queries, error, problems, not_served }) {
+  const wrong = error ? [`could not be loaded: ${error}`] : [...problems, ...not_served.map((what) => `not served: ${what}`)];
+  const has = error ? "" : `${reducers} reducers, ${queries} queries`;
+  return element(
+    "li",
+    { class: error ? "failing" : "" },
+    element("strong", {}, title),
+    element("span", {}, [`${name} ${version}`.trim(), has].filter(Boolean).join(" · ")),
+    ...wrong.map((what) => element("small", {}, what)),
+  );
+}
+
 function show(about) {
   const { version, workspace, owner, learners, active, sources, events, events_per_second: rate } = about;
   get("facts").textContent = `${version} · workspace ${workspace}${owner ? "" : ", followed"}`;
@@ -53,6 +65,8 @@ function show(about) {
     ? about.reducers.map(reducer)
     : [element("tr", {}, element("td", { colspan: "5", class: "waiting" }, "None yet: in a notebook, @lo.reducer(...) adds one."))];
   put(get("reducers"), rows, about.reducers);
+  get("modules-panel").hidden = !about.modules.length;
+  put(get("modules"), about.modules.map(module), about.modules);
   put(
     get("docs"),
     about.docs
