@@ -181,7 +181,7 @@ def test_a_busy_cell_loses_no_event(start_kernel: StartKernel, loop: str) -> Non
     typing = threading.Thread(target=lambda: asyncio.run(type_on()))
     typing.start()
     assert connected.wait(10)
-    kernel.execute("import time; end = time.time() + 3\nwhile time.time() < end: pass")
+    kernel.execute("import time; end = time.time() + 2\nwhile time.time() < end: pass")
     assert sent.wait(10)
     counted = "states = [await lo.kvs[key] for key in await lo.kvs.keys('Internal')]; print(states)"
     until(lambda: kernel.execute(counted).text == "[{'count': 300}]\n")
@@ -192,9 +192,9 @@ def test_a_busy_cell_loses_no_event(start_kernel: StartKernel, loop: str) -> Non
 def test_a_cell_that_held_the_loop_is_told_once(kernel: RunningKernel) -> None:
     """After the first cell that blocked the loop for more than two seconds, the kernel says how to switch."""
     kernel.execute("import time, asyncio")
-    assert "%lo loop thread" not in shown(kernel.execute("await asyncio.sleep(2.3)").bundles)
-    assert "%lo loop thread" in shown(kernel.execute("time.sleep(2.3)").bundles)
-    assert "%lo loop thread" not in shown(kernel.execute("time.sleep(2.3)").bundles)
+    assert "%lo loop thread" not in shown(kernel.execute("await asyncio.sleep(2.05)").bundles)
+    assert "%lo loop thread" in shown(kernel.execute("time.sleep(2.05)").bundles)
+    assert "%lo loop thread" not in shown(kernel.execute("time.sleep(2.05)").bundles)
 
 
 def test_loop_magic_holds_from_the_next_restart(kernel: RunningKernel) -> None:
