@@ -33,7 +33,7 @@ ADD = "    state['n'] += {}\n    return state, state"
 SHIPPED: dict[str, tuple[list[str], list[str], list[str]]] = {
     "plain": (
         [HEAD, reducer(ADD.format("1"))],
-        ["async def count", "my_module.lo import"],
+        ["async def count", "my_module.seam import"],
         ["lo_kernel import"],
     ),
     "helpers of helpers": (

@@ -37,7 +37,7 @@ def module_text(docstring: str, reached: Reached, package: str, more: Iterable[s
         line = f"from {unit.star} import {', '.join(sorted(names))}"
         imports[_group(line)].add(line)
     if seam:
-        imports[3].add(f"from {package}.lo import {', '.join(sorted(seam))}")
+        imports[3].add(f"from {package}.seam import {', '.join(sorted(seam))}")
     for line in more:
         imports[_group(line, package)].add(line)
     parts = [f'"""{docstring}"""']

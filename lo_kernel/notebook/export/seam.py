@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from importlib.resources import files
 
 from lo_kernel.notebook.export.units import Unit
 
@@ -11,7 +12,7 @@ __all__ = ["SEAM", "SEAM_FILE", "seam_text", "through_seam"]
 SEAM = ("EventField", "KeyField", "Scope", "kvs_pipeline", "student_event_reducer")
 """The field's names that a module uses."""
 
-SEAM_FILE = "lo.py"
+SEAM_FILE = "seam.py"
 _HOMES = (
     "lo_kernel",
     "lo_kernel.engine.keys",
@@ -31,19 +32,6 @@ def through_seam(unit: Unit, used: set[str]) -> set[str]:
 
 
 def seam_text() -> str:
-    """The module that stands between."""
-    names = "".join(f"    {name},\n" for name in SEAM)
-    return f'''"""What this module needs of the Learning Observer: lo_kernel's, or the deployed one's."""
-
-import sys
-
-if "lo_kernel" in sys.modules or "learning_observer" not in sys.modules:
-    from lo_kernel import (
-{names.replace("    ", "        ")}    )
-else:
-    from learning_observer.stream_analytics.helpers import (
-{names.replace("    ", "        ")}    )
-
-__all__ = [
-{"".join(f'    "{name}",{chr(10)}' for name in SEAM)}]
-'''
+    """The module that stands between; the same that ``lo-kernel new`` writes."""
+    template = files("lo_kernel") / "templates" / "module" / "package" / f"{SEAM_FILE}.txt"
+    return template.read_text(encoding="utf-8")

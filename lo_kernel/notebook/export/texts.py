@@ -24,13 +24,13 @@ def module_py(plan: Plan) -> str:
     seam = [
         name for name in ("EventField", "KeyField", "Scope") if any(f"{name}" in scope for scope in scopes)
     ]
-    imports = [
-        f"from {plan.name}.lo import {', '.join(seam)}",
-        f"from {plan.name}.queries import EXECUTION_DAG",
-    ]
-    imports.append(f"from {plan.name}.reducers import {', '.join(sorted({*names, *shared}))}")
-    if own:
-        imports.insert(0, f"from {plan.name}.functions import {', '.join(own)}")
+    if plan.functions:
+        seam.append("publish")
+    reducers = ", ".join(sorted({*names, *shared}))
+    imports = [f"from {plan.name}.functions import {', '.join(own)}"] if own else []
+    imports.append(f"from {plan.name}.queries import EXECUTION_DAG")
+    imports.append(f"from {plan.name}.reducers import {reducers}")
+    imports.append(f"from {plan.name}.seam import {', '.join(seam)}")
     entries = ""
     for each, scope in zip(plan.reducers, scopes, strict=True):
         default = each.null_state if each.default is None else each.default
@@ -44,8 +44,10 @@ def module_py(plan: Plan) -> str:
             f'        "default": {literal(default, 8)},\n'
             "    },\n"
         )
-    functions = "".join(f"    {literal(name)}: {function},\n" for name, function in plan.functions.items())
-    published = f"FUNCTIONS = {{\n{functions}}}\n\n" if plan.functions else ""
+    functions = "".join(
+        f"        {literal(name)}: {function},\n" for name, function in plan.functions.items()
+    )
+    published = f"FUNCTIONS = publish(\n    {{\n{functions}    }}\n)\n\n" if plan.functions else ""
     also = ['"FUNCTIONS", '] if plan.functions else []
     return f'''"""The module as a Learning Observer finds it: what the entry point ``lo_modules`` names."""
 
