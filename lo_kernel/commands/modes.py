@@ -35,8 +35,7 @@ usage: lo-kernel [COMMAND] [OPTIONS] [-- IPYTHON OPTIONS]   or: python -m lo_ker
   replay            old events from files, into a workspace            (replay --help)
   erase, export-student   remove a learner everywhere; all that is held of one    (--help)
   audit             the record: what ran, and whose data it read      (audit --help)
-  new               a module of your own, to begin with                       (new --help)
-  export, inject    a notebook as a module; a module into a running server      (export --help)
+  new, export, inject  a first module; a notebook as one; one into a running server    (--help)
   lab               JupyterLab on the example notebook, a class streaming in  (lab --help)
 
 settings, also as {variable} and as c.LOKernel.port in ipython_kernel_config.py:
