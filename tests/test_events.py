@@ -20,13 +20,13 @@ from lo_kernel.engine.archive import segments
 from lo_kernel.engine.replay import replay
 from lo_kernel.errors import ArchiveError, EventError, MissingExtraError
 from lo_kernel.notebook.events import Events
-from lo_kernel.runtime import Runtime
+from lo_kernel.runtime import NoReadLog, Runtime
 from lo_kernel.settings import Settings
 
 START = 1_700_000_000
 
 
-class Reads:
+class Reads(NoReadLog):
     """A read log that a test can look at."""
 
     def __init__(self) -> None:
