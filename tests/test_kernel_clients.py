@@ -113,13 +113,27 @@ def test_notebook_7(environment: dict[str, str], tmp_path: Path, page: Page) -> 
     for server in _notebook_server(folder, log, environment):
         page.goto(f"{server['url']}notebooks/here.ipynb?token={server['token']}")
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
-        page.locator(".jp-CodeCell .cm-content").first.click()
-        page.keyboard.press("Shift+Enter")
-        page.keyboard.press("Shift+Enter")
+        until(lambda: _runs_both(page), timeout=60, what="the notebook to run its cells")
         card = page.locator('.jp-RenderedHTML:has-text("Learning Observer at http://127.0.0.1:")')
         assert card.get_by_role("link").first.get_attribute("href")
         output = page.locator(".jp-OutputArea-output", has_text=re.compile(r"^port \d+"))
         assert int(output.inner_text(timeout=30_000).split()[-1]) > 0
+
+
+def _runs_both(page: Page) -> bool:
+    """Run the two cells; a notebook that has no kernel yet drops them, and their prompts stay empty."""
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.press("Shift+Enter")
+    prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].slice(0, 2)"
+    ran = prompts + ".every(each => /\\[(\\*|\\d+)\\]/.test(each.innerText))"
+    try:
+        page.wait_for_function(ran, timeout=2_000)
+    except PlaywrightTimeout:
+        return False
+    return True
 
 
 def _notebook_server(folder: Path, log: Path, environment: dict[str, str]) -> Iterator[dict[str, Any]]:
