@@ -49,9 +49,9 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
             return web.json_response(
                 {"error": f"this app follows its workspace; events go in at {where}"}, status=421
             )
-        ws = web.WebSocketResponse(
-            max_msg_size=_READ_LIMIT, heartbeat=30, protocols=offered_protocols(request), **_AS_BYTES
-        )
+        # no heartbeat: some clients never read, and so answer no ping; TCP's keepalive finds the dead
+        protocols = offered_protocols(request)
+        ws = web.WebSocketResponse(max_msg_size=_READ_LIMIT, protocols=protocols, **_AS_BYTES)
         await ws.prepare(request)
         source = Source(runtime, _where_from(request), _sender_of(ws), _closer_of(ws))
         runtime.sources.add(source)
