@@ -2,6 +2,7 @@
 # make test    everything that is checked: lint, docs, tests; says at the end what this machine lacks
 # make lint    ruff and mypy          make docs    the documentation, into site/
 # make pictures  the screenshots in docs/images, taken anew
+# make test-boards      the examples for Dash and Panel, in an environment that has them
 # make test-ipykernel   ipykernel's own tests with this kernel, compared with a plain one
 # make soak    the tests that run for minutes         make bench   every benchmark (BENCH=kernel_start: that one)
 # make clean   all that these made
@@ -11,7 +12,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
-# For a second environment with other versions: make test VENV=.venv-oldest WITH='ipykernel==7.2.*'
+# For a second environment with other versions: make test-kernel VENV=.venv-oldest WITH='ipykernel~=7.2.0'
 WITH   ?=
 BENCH  ?= $(sort $(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
 
@@ -21,7 +22,7 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 # In a container one is root most often, which JupyterLab wants to hear said.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab test test-kernel test-ipykernel lint docs pictures soak bench clean
+.PHONY: help lab test test-kernel test-boards test-ipykernel lint docs pictures soak bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -37,6 +38,9 @@ test-kernel: $(VENV)/test.done
 	$(RUN) -m pytest tests/test_kernel*.py $(ARGS)
 
 # In an environment of its own: what ipykernel tests itself with would take our coroutine tests for its own.
+test-boards: $(VENV)/test.done
+	$(RUN) -m pytest --soak tests/test_other_dashboards.py $(ARGS)
+
 test-ipykernel: PIP_IPYKERNEL = $(VENV)-ipykernel/bin/python -m pip install --quiet --disable-pip-version-check
 test-ipykernel:
 	@test -x $(VENV)-ipykernel/bin/python || $(PYTHON) -m venv $(VENV)-ipykernel
@@ -68,7 +72,7 @@ clean:
 # What is installed depends on pyproject.toml alone, so that a second run starts at once.
 $(VENV)/lab.done $(VENV)/test.done: $(VENV)/%.done: pyproject.toml | $(VENV)/bin/python
 	@echo "installing lo_kernel and what it needs into $(VENV) ..."
-	$(PIP) --editable '.[$*]' $(if $(WITH),'$(WITH)')
+	$(PIP) --editable '.[$*]' $(WITH)
 	@touch $@
 
 $(VENV)/bin/python:

@@ -15,6 +15,9 @@ from waiting import auntil
 from lo_kernel.app.overview import add_overview
 from lo_kernel.settings import Settings
 
+# `make test-boards` runs them in an environment of their own: both change what JupyterLab and pytest load
+pytestmark = pytest.mark.soak
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
