@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from lo_kernel.notebook.jobs import Job
+from lo_kernel.notebook.verbs import Verbs
 
 if TYPE_CHECKING:
     from lo_kernel.engine.files import Paths
     from lo_kernel.engine.keys import Scope
     from lo_kernel.engine.reducers import Reducer
     from lo_kernel.engine.report import ReplayReport
-    from lo_kernel.runtime import Runtime
 
 __all__ = ["FileVerbs"]
 
 
-class FileVerbs:
+class FileVerbs(Verbs):
     """The verbs of ``lo`` that read files of events."""
-
-    _runtime: Runtime
 
     def replay(
         self,
@@ -96,9 +93,3 @@ class FileVerbs:
         )
         job = self._job(f"fold of {getattr(reducer, '__name__', 'a reducer')}", work)
         return job
-
-    def _needs_app(self) -> None:
-        raise NotImplementedError
-
-    def _job(self, name: str, work: Coroutine[Any, Any, Any], *, about: str = "") -> Job[Any]:
-        raise NotImplementedError

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lo_kernel.errors import LOError, NotOwnerError
+from lo_kernel.notebook.verbs import Verbs
 
 if TYPE_CHECKING:
     from lo_kernel.notebook.jobs import Job
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Erased", "PersonVerbs", "erase", "export_student"]
 
-T = TypeVar("T")
 
 _ROSTER = "learning_observer.courseroster"
 OUT_OF_REACH = (
@@ -61,11 +60,8 @@ class Erased:
         return "\n".join([*lines, "out of reach:", *(f"  {each}" for each in OUT_OF_REACH)])
 
 
-class PersonVerbs:
+class PersonVerbs(Verbs):
     """The verbs of ``lo`` that are about one person."""
-
-    _runtime: Runtime
-    _names: dict[str, str] | None = None
 
     def reveal(self, *, reason: str) -> Job[Rows]:
         """The roster's names, here and in the rows of queries from now on; it goes on record, with the
@@ -112,9 +108,6 @@ class PersonVerbs:
                 "erase: the workspace belongs to another process, which alone can: run it there, or end that"
             )
         return self._job(f"erasing {student}", erase(self._runtime, student))
-
-    def _job(self, name: str, work: Coroutine[Any, Any, T], *, about: str = "") -> Job[T]:
-        raise NotImplementedError  # what takes these verbs has it
 
 
 def _check(runtime: Runtime, student: str) -> None:

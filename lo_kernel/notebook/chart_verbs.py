@@ -1,0 +1,117 @@
+"""``lo.dashboard`` and ``lo.overview``: live charts, and their pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lo_kernel.errors import LOError
+from lo_kernel.notebook.verbs import Verbs
+
+if TYPE_CHECKING:
+    from lo_kernel.app.dashboards import Dashboard
+    from lo_kernel.notebook.dashboards_view import DashboardList, DashboardPage
+    from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
+
+__all__ = ["ChartVerbs"]
+
+
+class ChartVerbs(Verbs):
+    """The verbs of ``lo`` that show."""
+
+    _displays: LiveDisplays | None = None
+
+    def dashboard(
+        self,
+        what: Any,
+        chart: Any = None,
+        *,
+        title: str | None = None,
+        field: str | None = None,
+        course: str | None = None,
+        id: str | None = None,
+        embed: str | None = None,
+        **parameters: Any,
+    ) -> LiveDisplay | DashboardPage:
+        """A live chart of a reducer or a query, and its page: ``lo.dashboard("event_count")``.
+
+        ``what`` is a reducer or its id, the name of a query, a DAG, or a list of them (or of pairs ``(query,
+        chart)``), whose charts lie in a grid. ``chart`` is left out (the answer's shape decides), ``"bar"``,
+        ``"line"``, ``"heatmap"``, ``"table"``, ``"number"``, ``"text"``, ``"histogram"``, ``"categories"``, a
+        Vega-Lite specification or an Altair chart, whose data the rows become. ``field`` is the column to
+        show, ``course`` whose learners; other arguments go to the query.
+
+        The chart stands under the cell and changes in place while events come in, until the cell runs again,
+        ``.stop()``, or an hour without a change. Its page is ``/dashboards/<id>``; ``embed="page"`` shows
+        that in the notebook instead, where it survives a reload of the browser.
+        """
+        from lo_kernel.app.dashboards import Dashboard
+
+        named = [self._named(each) for each in what] if isinstance(what, list) else self._named(what)
+        board = Dashboard.of(
+            named, chart, title=title, field=field, course=course, id=id, parameters=parameters
+        )
+        return self._shown(self._bridge.call(lambda: self._runtime.dashboards.add(board)), embed)
+
+    def overview(
+        self, course: str | None = None, *, context: str | None = None, embed: str | None = None
+    ) -> LiveDisplay | DashboardPage:
+        """A class overview, with nothing to be written: activity, time on task, idle now, amount written.
+
+        Its reducers (:mod:`lo_kernel.overview`) are registered and go through the past first. ``course`` is
+        whose learners are shown, ``context`` the ``source`` of the events that count.
+        """
+        from lo_kernel.app.overview import add_overview
+
+        def add() -> Dashboard:
+            return add_overview(self._runtime, context=context, course=course)[0]
+
+        return self._shown(self._bridge.call(add), embed)
+
+    @property
+    def dashboards(self) -> DashboardList:
+        """The dashboards there are, with links to their pages."""
+        from lo_kernel.notebook.dashboards_view import DashboardList
+
+        return DashboardList(self._runtime)
+
+    def _shown(self, board: Dashboard, embed: str | None) -> LiveDisplay | DashboardPage:
+        from lo_kernel.notebook.dashboards_view import DashboardPage, live_chart
+
+        if embed not in (None, "page"):
+            raise LOError(f"embed: expected 'page' or nothing, got {embed!r}")
+        if embed == "page":
+            return DashboardPage(self._runtime, board)
+        return live_chart(self._runtime, self._live_displays(), board)
+
+    def _named(self, what: Any) -> Any:
+        """A reducer's function by its id; what a query goes by stays as it is."""
+        if isinstance(what, tuple) and len(what) == 2:
+            return self._named(what[0]), what[1]
+        return self._id_of(what) if callable(what) else what
+
+    def _live_displays(self) -> LiveDisplays:
+        from lo_kernel.notebook.live_display import KernelScreen, LiveDisplays
+
+        if self._displays is None:
+            if self._kernel is None:
+                raise LOError("a chart needs a notebook or a console around it")
+            self._displays = LiveDisplays(
+                KernelScreen(self._kernel),
+                self._bridge,
+                lambda chart, error: self._runtime._note(f"chart '{chart}'", error),
+            )
+        return self._displays
+
+    def _close(self) -> None:
+        """The kernel ends: charts leave a true picture in the notebook. Twice is harmless."""
+        if self._displays is not None:
+            self._displays.close()
+
+    def _id_of(self, function: Any) -> str:
+        for registration in self._runtime.registry:
+            if registration.function is function:
+                return registration.id
+        raise LOError(
+            f"{getattr(function, '__name__', function)!r} is not registered: add it with lo.add_reducer(id, "
+            "function), or write @lo.reducer(...) above it"
+        )

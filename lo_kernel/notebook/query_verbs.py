@@ -1,0 +1,67 @@
+"""``lo.query``, ``lo.watch`` and what else asks the states."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from lo_kernel.notebook.jobs import Job
+from lo_kernel.notebook.verbs import Verbs
+
+__all__ = ["QueryVerbs"]
+
+
+class QueryVerbs(Verbs):
+    """The verbs of ``lo`` that ask."""
+
+    def query(self, query: Any, **parameters: Any) -> Job[Any]:
+        """The answer of a query as rows: ``await lo.query("event_count")``.
+
+        ``query`` is the id of a reducer, the name of a query, or a DAG made with ``lo.q``; ``parameters``
+        are what it asks for. The rows print as a table, and ``.to_frame()`` makes a frame of them.
+        """
+        runtime = self._runtime
+        runtime.executor.prepare_one(query, parameters)
+        name = query if isinstance(query, str) else "a query"
+        job: Job[Any] | None = None
+
+        def waits_for(registration: Any) -> None:
+            if job is not None:
+                job.progress(
+                    registration.done, registration.total, f"waits for the reducer {registration.id!r}"
+                )
+
+        rows = runtime.executor.rows(query, parameters, names=self._names, on_wait=waits_for)
+        job = self._job(f"query {name}", rows)
+        return job
+
+    def explain(self, query: Any) -> Any:
+        """A query as a picture: its nodes, what each needs, and how long each took in its last run.
+
+        JupyterLab shows it drawn, a console as text.
+        """
+        return self._runtime.executor.explain(query)
+
+    @property
+    def q(self) -> Any:
+        """Builders for queries (:class:`lo_kernel.query.language.Q`)."""
+        from lo_kernel.query.language import q
+
+        return q
+
+    @property
+    def queries(self) -> Any:
+        """The queries there are, with their parameters."""
+        return self._runtime.catalog
+
+    def publish(self, name: str) -> Callable[[Any], Any]:
+        """Make a function usable in queries: ``@lo.publish("my_module.longest")``."""
+        return self._runtime.functions.publish(name)
+
+    def watch(self, query: Any, **parameters: Any) -> AsyncIterator[Any]:
+        """What changes in a query's answer: ``async for rows in lo.watch("event_count"): ...``.
+
+        All rows come first, then, each time something changes, the rows that changed.
+        """
+        self._runtime.executor.prepare_one(query, parameters)
+        return self._bridge.iterate(lambda: self._runtime.live.watch(query, parameters))

@@ -1,0 +1,50 @@
+"""``lo.kvs``: the store as a notebook sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from lo_kernel.errors import LOError
+
+if TYPE_CHECKING:
+    from lo_kernel.bridge import LoopBridge
+    from lo_kernel.runtime import Runtime
+
+__all__ = ["KeyValueStore"]
+
+
+class KeyValueStore:
+    """The store: ``await lo.kvs[key]``, ``await lo.kvs.keys()``, ``await lo.kvs.set(key, value)``.
+
+    A state's key is ``Internal,<module>.<function>,STUDENT:<safe id>``; keys that a reducer owns are
+    read-only. A key that holds nothing gives ``None``.
+    """
+
+    def __init__(self, runtime: Runtime, bridge: LoopBridge) -> None:
+        self._runtime = runtime
+        self._bridge = bridge
+
+    def __getitem__(self, key: str) -> Awaitable[Any]:
+        if not isinstance(key, str):
+            raise LOError(f"a key is a text such as 'Internal,my_module.count,STUDENT:tc-u0', got {key!r}")
+        return self._bridge.run(self._get(key))
+
+    async def _get(self, key: str) -> Any:
+        from lo_kernel.engine.keys import parse_key
+
+        parsed = parse_key(key)
+        student = parsed.student if parsed is not None else None
+        self._runtime.reads.record("store", key.split(",STUDENT:")[0], [student] if student else [])
+        return (await self._runtime.registry.read([key]))[0]
+
+    def keys(self, prefix: str = "") -> Awaitable[list[str]]:
+        """All keys that start with ``prefix``, sorted."""
+        return self._bridge.run(self._runtime.registry.keys(prefix))
+
+    def set(self, key: str, value: Any) -> Awaitable[None]:
+        """Store a JSON value under a key of one's own."""
+        return self._bridge.run(self._runtime.registry.set(key, value))
+
+    def __repr__(self) -> str:
+        return f"<store {self._runtime.store.name}: await lo.kvs[key], await lo.kvs.keys(prefix)>"

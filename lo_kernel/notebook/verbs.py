@@ -1,0 +1,58 @@
+"""What the verbs of ``lo`` share: the app, the way to its loop, and a job for what takes a while."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lo_kernel.bridge import LoopBridge
+from lo_kernel.errors import LOError
+from lo_kernel.notebook.jobs import Job
+
+if TYPE_CHECKING:
+    from lo_kernel.notebook.job_display import JobDisplays
+    from lo_kernel.runtime import Runtime
+
+__all__ = ["Verbs"]
+
+T = TypeVar("T")
+
+
+class Verbs:
+    """A group of verbs; ``lo`` is all of them together. ``kernel`` is none outside of a notebook."""
+
+    _names: dict[str, str] | None = None  # of the roster, once they are revealed
+
+    def __init__(self, runtime: Runtime, bridge: LoopBridge, kernel: Any = None) -> None:
+        self._runtime = runtime
+        self._bridge = bridge
+        self._kernel = kernel
+        self._jobs: JobDisplays | None = None
+
+    def _needs_app(self) -> None:
+        if self._runtime.started is None:
+            raise LOError(
+                f"this works with the app 'embedded'; this kernel runs {self._runtime.settings.app!r}. "
+                "What went wrong at its start, if anything did, is in lo.errors"
+            )
+
+    def _job(self, name: str, work: Coroutine[Any, Any, T], *, about: str = "") -> Job[T]:
+        def show(job: Job[T]) -> None:
+            if self._kernel is None:
+                print(repr(job))
+            else:
+                self._job_displays().show(job, about)
+
+        return Job(name, work, self._bridge, on_error=self._failed, on_show=show)
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        if not self._runtime.errors.of(name):  # a reducer has said so itself
+            self._runtime.errors.add(name, error)
+
+    def _job_displays(self) -> JobDisplays:
+        from lo_kernel.notebook.job_display import JobDisplays
+        from lo_kernel.notebook.live_display import KernelScreen
+
+        if self._jobs is None:
+            self._jobs = JobDisplays(KernelScreen(self._kernel), self._bridge, self._runtime.errors)
+        return self._jobs
