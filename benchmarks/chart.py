@@ -3,8 +3,8 @@
     python benchmarks/chart.py [--events 40] [--seconds 20]
 
 The end is the moment at which a front end has the update; drawing it is the front end's. A chart at rest
-shows an event at once. In a class that types it changes at most twice a second, so an event waits for the next
-update. For comparison, in the same kernel: the round trip of an empty cell. Prints a JSON line for each.
+shows an event at once. In a class that types it changes at most twice a second, so an event waits for the
+next update. For comparison, in the same kernel: the round trip of an empty cell. Prints a JSON line for each.
 """
 
 from __future__ import annotations
