@@ -183,7 +183,7 @@ async def test_a_function_gets_copies_and_the_runtime_where_it_asks() -> None:
     answer = await parts.executor.run(query)
     assert answer["n"] == 2
     assert answer["c"][0] == {"count": 0, "user_id": "tc-u0", "profile": {}}
-    assert got == [FunctionContext(names=False)]
+    assert got == [FunctionContext()]
 
 
 async def test_names_never_reach_who_may_not_see_them() -> None:

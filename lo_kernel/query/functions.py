@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from lo_kernel.errors import QueryError
 from lo_kernel.query.builtins import BUILTINS
+from lo_kernel.query.naming import Naming
 from lo_kernel.query.ports import JSON, Unsubscribe
 
 __all__ = ["Function", "FunctionContext", "Functions"]
@@ -20,10 +21,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 class FunctionContext:
     """What a function gets as ``runtime`` where it has a parameter of that name.
 
-    ``names`` is whether the answer may hold names of learners.
+    ``naming`` says which names of learners the answer may hold; ``names`` is whether those of the roster.
     """
 
-    names: bool = False
+    naming: Naming = False
+
+    @property
+    def names(self) -> bool:
+        """Whether the answer may hold names of the roster."""
+        return self.naming is True
 
 
 @dataclass(frozen=True, slots=True)

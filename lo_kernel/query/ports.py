@@ -5,7 +5,7 @@ The engine's classes fit these by their shape. Tests may bring small ones of the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from lo_kernel.engine.keys import Scope
@@ -15,6 +15,7 @@ __all__ = [
     "Changes",
     "Learner",
     "Learners",
+    "MadeUpNames",
     "ReadLog",
     "Reducers",
     "Registration",
@@ -124,6 +125,14 @@ class Learners(Protocol):
 
     def subscribe(self, listener: Callable[..., None], /) -> Unsubscribe:
         """Call ``listener`` when someone new is seen."""
+        ...
+
+
+class MadeUpNames(Protocol):
+    """What learners are called where the names of the roster are not to be seen."""
+
+    def of(self, learners: Iterable[str]) -> Mapping[str, str]:
+        """The name of each (safe ids); ``OSError`` where a new one can't be kept."""
         ...
 
 

@@ -17,7 +17,8 @@ import msgspec
 from lo_kernel.errors import QueryError, SettingsError
 from lo_kernel.query.functions import FunctionContext, Functions
 from lo_kernel.query.language import COURSE_ROSTER
-from lo_kernel.query.ports import JSON, Learners
+from lo_kernel.query.naming import NOTEBOOK, Naming, NotebookNames, name_of
+from lo_kernel.query.ports import JSON, Learners, MadeUpNames
 
 __all__ = ["EVERYONE", "Course", "Member", "Rosters", "read_roster"]
 
@@ -56,9 +57,13 @@ class Rosters:
     Without a file or a function there is one course, everyone seen so far, and every course id means it (as
     dashboards of the deployed Learning Observer ask for ids of their own). With one, a course id that is left
     out means all its courses.
+
+    ``made_up`` gives the names that notebooks see in place of the roster's, until :meth:`reveal`; without it
+    they see none.
     """
 
-    def __init__(self, learners: Learners, functions: Functions) -> None:
+    def __init__(self, learners: Learners, functions: Functions, made_up: MadeUpNames | None = None) -> None:
+        self.notebook_names = NotebookNames(made_up)
         self._learners = learners
         self._functions = functions
         self._courses: dict[str, Course] | None = None
@@ -87,6 +92,10 @@ class Rosters:
         """Take courses and learners from a CSV, TSV or JSON file; see :func:`read_roster`."""
         self._courses = await asyncio.to_thread(read_roster, Path(path))
         self._function = None
+        self.notebook_names.start_anew()
+        for course in self._courses.values():
+            for member in course.members.values():
+                self.notebook_names.note(member.user_id, member.profile)
         self._changed()
 
     def use(self, function: RosterFunction | None) -> None:
@@ -99,6 +108,7 @@ class Rosters:
             raise QueryError(f"roster: expected a function of course_id, got {function!r}")
         self._function = function
         self._courses = None
+        self.notebook_names.start_anew()
         self._changed()
 
     def courses(self) -> list[dict[str, JSON]]:
@@ -107,17 +117,20 @@ class Rosters:
             return [{"id": EVERYONE, "name": "Everyone seen"}]
         return [{"id": course.id, "name": course.name} for course in self._courses.values()]
 
-    async def roster(self, course_id: str | None = None, *, names: bool = False) -> list[dict[str, JSON]]:
+    async def roster(self, course_id: str | None = None, *, names: Naming = False) -> list[dict[str, JSON]]:
         """The learners of a course: ``[{"user_id": safe id, "profile": {...}}]``.
 
-        Without ``names`` each profile is empty. Raises :class:`QueryError` for a course that isn't there.
+        Without ``names`` each profile is empty; with ``"notebook"`` it holds the made-up name of who has one
+        in the roster. Raises :class:`QueryError` for a course that isn't there.
         """
         if self._function is not None:
             given: Any = self._function(course_id)
             if inspect.isawaitable(given):
                 given = await given
             members = [_member(row, f"roster row {place}") for place, row in enumerate(given, 1)]
-            return [_row(member, names) for member in members]
+            for member in members:
+                self.notebook_names.note(member.user_id, member.profile)
+            return [self._row(member, names) for member in members]
         if self._courses is not None:
             return self._of_courses(course_id, names)
         rows = []
@@ -126,7 +139,7 @@ class Rosters:
             if pair is None:
                 member = Member(safe_id, {"name": {"full_name": self._learners[safe_id].user_id}})
                 pair = self._everyone[safe_id] = (_row(member, False), _row(member, True))
-            rows.append(pair[names])
+            rows.append(pair[names is True])  # a notebook sees the id: there is no name to make one up for
         return rows
 
     async def names(self) -> dict[str, str]:
@@ -136,25 +149,35 @@ class Rosters:
         rows = await self.roster(names=True)
         found = {}
         for row in rows:
-            name = (row["profile"].get("name") or {}).get("full_name")
-            if name:
-                found[row["user_id"]] = str(name)
+            if name := name_of(row["profile"]):
+                found[row["user_id"]] = name
         return found
 
-    def _of_courses(self, course_id: str | None, names: bool) -> list[dict[str, JSON]]:
+    def reveal(self, names: Mapping[str, str]) -> None:
+        """From now on, notebooks see these names (by safe id), open queries too."""
+        self.notebook_names.reveal(names)
+        self._changed()
+
+    def _row(self, member: Member, names: Naming) -> dict[str, JSON]:
+        if names != NOTEBOOK:
+            return _row(member, bool(names))
+        name = self.notebook_names.get(member.user_id)
+        return {"user_id": member.user_id, "profile": {"name": {"full_name": name}} if name else {}}
+
+    def _of_courses(self, course_id: str | None, names: Naming) -> list[dict[str, JSON]]:
         courses = self._courses or {}
         if course_id in (None, "", EVERYONE):
             everyone = {who: member for course in courses.values() for who, member in course.members.items()}
-            return [_row(member, names) for member in everyone.values()]
+            return [self._row(member, names) for member in everyone.values()]
         course = courses.get(str(course_id))
         if course is None:
             raise QueryError(
                 f"there is no course {course_id!r} in the roster; there are: {', '.join(courses)}"
             )
-        return [_row(member, names) for member in course.members.values()]
+        return [self._row(member, names) for member in course.members.values()]
 
     async def _courseroster(self, runtime: JSON = None, course_id: JSON = None) -> list[dict[str, JSON]]:
-        names = isinstance(runtime, FunctionContext) and runtime.names
+        names = runtime.naming if isinstance(runtime, FunctionContext) else False
         return await self.roster(None if course_id is None else str(course_id), names=names)
 
     def _changed(self, *_: object) -> None:

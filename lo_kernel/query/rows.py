@@ -98,7 +98,7 @@ def flat_row(row: JSON, names: Mapping[str, str] | None = None) -> dict[str, Any
         return {"value": row}
     who = identity(row)
     flat: dict[str, Any] = {_COLUMNS.get(name) or name.partition(".")[2]: value for name, value in who}
-    if names is not None and "student" in flat:
+    if names and "student" in flat:
         flat["name"] = names.get(flat["student"], "")
     own = set(flat)
     for name, value in row.items():
