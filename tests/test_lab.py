@@ -1,23 +1,27 @@
-"""A real JupyterLab in a real browser: the launcher, the card, and a chart that grows under its cell."""
+"""A real JupyterLab in a real browser: the launcher, the card, a chart that grows, and the debugger."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+import nbformat
 import pytest
 from waiting import until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -34,6 +38,18 @@ ALL_RAN = """selector => {
         .map(cell => cell.querySelector('.jp-InputArea-prompt').innerText.trim());
     return prompts.length && prompts.every(text => /^\\[\\d+\\]:$/.test(text));
 }"""
+
+
+DEBUGGED = (
+    "def double(x):\n    y = x * 2\n    return y\n\ndouble(21)",
+    "@lo.reducer('seen', null_state={'count': 0})\ndef seen(event, state):\n"
+    "    n = event['client'].get('n')\n    count = state['count'] + (n is not None)\n"
+    "    return {'count': count}, {'count': count}",
+    "print(lo.ingest_url)",
+    "print((await lo.query('seen'))[0]['count'], 'counted')",
+)
+SOURCE = "org.mitros.writing_analytics"
+SENT = 60  # events
 
 
 @dataclass(frozen=True)
@@ -168,3 +184,124 @@ def take_picture(page: Page, path: Path) -> None:
     page.locator(".jp-CodeCell:has-text('student_event_reducer(')").evaluate("node => node.scrollIntoView()")
     page.mouse.move(5, 600)
     page.screenshot(path=path)
+
+
+class Debugging:
+    """JupyterLab's debugger on the notebook that is open, by its buttons."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        page.click(f"{NOTEBOOK} .jp-DebuggerBugButton")
+        page.click('.lm-TabBar-tab[data-id="jp-debugger-sidebar"]')
+        page.wait_for_selector(f"{NOTEBOOK} .cm-gutter.cm-breakpoint-gutter")
+
+    def cell(self, number: int) -> Locator:
+        """A code cell, from 0."""
+        return self.page.locator(f"{NOTEBOOK} .jp-CodeCell").nth(number)
+
+    def toggle(self, number: int, line: int) -> None:
+        """Click into the gutter of a cell, beside a line (from 1); a breakpoint comes or goes."""
+        points = self.page.locator(".jp-DebuggerBreakpoint")
+        before = points.count()
+        # the first element of a gutter is a hidden one, which gives it its width
+        self.cell(number).locator(".cm-gutter.cm-breakpoint-gutter .cm-gutterElement").nth(line).click()
+        until(lambda: points.count() != before, what="the list of breakpoints to change")
+
+    def run(self, number: int) -> None:
+        """Run a cell; does not wait."""
+        self.cell(number).locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+
+    def stopped(self) -> tuple[list[str], str]:
+        """Wait until it shows where it stopped: the frames, innermost first, and the line that is marked."""
+        self.page.wait_for_selector(".jp-DebuggerCallstackFrame", timeout=20_000)
+        marked = self.page.locator(f"{NOTEBOOK} .jp-DebuggerEditor-highlight")
+        marked.wait_for()
+        frames = self.page.locator(".jp-DebuggerCallstackFrame").all_inner_texts()
+        return [frame.replace("\n", " ") for frame in frames], marked.inner_text().strip()
+
+    def variable(self, name: str) -> str:
+        """What the panel shows of a variable: its value, or of what kind it is."""
+        label = self.page.locator(".jp-DebuggerVariables-name", has_text=re.compile(f"^{name}$"))
+        return label.locator("+ .jp-DebuggerVariables-detail").inner_text(timeout=10_000)
+
+    def go_on(self) -> None:
+        """Press 'Continue', and wait until it did."""
+        frame = self.page.locator(".jp-DebuggerCallstackFrame").first.element_handle()
+        self.page.click('jp-button[data-command="debugger:continue"]')
+        frame.wait_for_element_state("hidden")
+
+    def ran(self, number: int) -> str:
+        """Wait until a cell is done; what stands below it."""
+        done = self.cell(number).locator(".jp-InputArea-prompt", has_text=re.compile(r"^\[\d+\]:"))
+        done.wait_for(timeout=30_000)
+        self.page.wait_for_selector(IDLE, state="attached")
+        return "\n".join(self.cell(number).locator(".jp-OutputArea-output").all_inner_texts())
+
+
+@contextmanager
+def a_learner(url: str) -> Iterator[None]:
+    """A learner who types `SENT` events into the app, and is done at the end."""
+    about = {"event": "test_framework_fake_identity", "source": SOURCE, "user_id": "u0"}
+
+    async def type_in() -> None:
+        patient = aiohttp.ClientWSTimeout(ws_close=30.0)
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, timeout=patient) as ws:
+            await ws.send_json(about)
+            for n in range(SENT):
+                await ws.send_json({"event": "keystroke", "source": SOURCE, "n": n})
+                await asyncio.sleep(0.01)
+
+    typing = threading.Thread(target=lambda: asyncio.run(type_in()))
+    typing.start()
+    try:
+        yield
+    finally:
+        typing.join(30)
+        assert not typing.is_alive()
+
+
+@pytest.mark.parametrize("loop", ["kernel", "thread"])
+def test_the_debugger_stops_in_a_cell_and_in_a_reducer(
+    lab: Lab, page: Page, loop: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """By the buttons of JupyterLab: it stops at the line, shows values, goes on, and no event is lost."""
+    workspace = Path(environment["LO_KERNEL_WORKSPACE"])
+    workspace.mkdir()
+    (workspace / "loop").write_text(loop)  # as `%lo loop` does
+    spec = {"name": "learning_observer", "display_name": "Learning Observer", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(each) for each in DEBUGGED]  # type: ignore[no-untyped-call]
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})  # type: ignore[no-untyped-call]
+    nbformat.write(book, lab.folder / "debug.ipynb")  # type: ignore[no-untyped-call]
+    page.set_viewport_size({"width": 1400, "height": 900})
+    opened(page, lab.address("lab/tree/debug.ipynb"), f"{NOTEBOOK} .jp-Notebook .jp-Cell")
+    wait_for_kernel(page)
+    debugger = Debugging(page)
+
+    debugger.toggle(0, line=3)
+    debugger.run(0)
+    frames, line = debugger.stopped()
+    assert [frame.split()[0] for frame in frames] == ["double", "<module>"], "and none of the kernel's own"
+    assert line == "return y"
+    assert (debugger.variable("x"), debugger.variable("y")) == ("21", "42")
+    page.screenshot(path=tmp_path / f"cell-{loop}.png")
+    debugger.go_on()
+    assert "42" in debugger.ran(0)
+
+    debugger.toggle(1, line=5)
+    debugger.run(1)
+    debugger.ran(1)
+    debugger.run(2)
+    url = debugger.ran(2).strip()
+    with a_learner(url):
+        frames, line = debugger.stopped()
+        assert [frame.split()[0] for frame in frames] == ["seen"]
+        assert line == "return {'count': count}, {'count': count}"
+        assert debugger.variable("event") == "dict"
+        assert debugger.variable("count") in ("0", "1")
+        page.screenshot(path=tmp_path / f"reducer-{loop}.png")
+        debugger.toggle(1, line=5)
+        debugger.go_on()
+    debugger.run(3)
+    until(lambda: "counted" in debugger.ran(3), what="the app to answer")
+    assert f"{SENT} counted" in debugger.ran(3)

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["can_debug", "load_debugger", "postpone_debugpy"]
 
 _MODULE = "ipykernel.debugger"
+_OURS = str(Path(__file__).parents[1] / "**")  # our files, those not imported yet and `__main__` included
 
 
 def can_debug() -> bool:
@@ -56,7 +58,7 @@ def load_debugger(kernel: LOKernel) -> None:
         "event_callback": kernel._publish_debug_event,
         "shell_socket": kernel.debug_shell_socket,
         "session": kernel.session,
-        "kernel_modules": kernel._kernel_modules,
+        "kernel_modules": [*kernel._kernel_modules, _OURS],
         "just_my_code": kernel.debug_just_my_code,
         "filter_internal_frames": kernel.filter_internal_frames,
     }

@@ -105,6 +105,11 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self._debugger_is_there.set()
         return await super().do_debug_request(msg)
 
+    def _publish_debug_event(self, event: dict[str, Any]) -> None:
+        if event.get("event") == "stopped":
+            self._debugger_stopped = True
+        super()._publish_debug_event(event)
+
     async def poll_stopped_queue(self) -> None:
         """Tell clients where the debugger stopped, as soon as there is one."""
         await self._debugger_is_there.wait()
@@ -118,6 +123,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self._unsaid = True
         self._client_interrupted = float("-inf")
         self._watch_cells = True
+        self._debugger_stopped = False
         self._log_handler: logging.Handler | None = None
         self._announcement: Path | None = None
         self._record_errors: list[BaseException] = []
@@ -342,7 +348,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
         if notices:
             self._say_error("Learning Observer: " + "\n  ".join([*notices, "lo.errors tells more"]))
         on_kernel_loop = self.app_host is not None and self.settings.loop == "kernel"
-        if self._watch_cells and held > _HELD_TOO_LONG and on_kernel_loop:
+        stopped, self._debugger_stopped = self._debugger_stopped, False  # who stopped it knows
+        if self._watch_cells and held > _HELD_TOO_LONG and on_kernel_loop and not stopped:
             self._watch_cells = False
             self._say(
                 f"This cell held the kernel's loop for {held:.1f} s. Nothing was lost, but meanwhile the app "
