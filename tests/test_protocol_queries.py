@@ -63,8 +63,8 @@ async def counting_app(settings: Settings) -> AsyncIterator[Runtime]:
 
 @asynccontextmanager
 async def connected(runtime: Runtime, kind: str = "read") -> AsyncIterator[Client]:
-    """A client with a token of this kind."""
-    token = runtime.security.ticket() if kind == "read" else runtime.workspace.tokens[kind]
+    """A client with the workspace's token of this kind."""
+    token = runtime.workspace.tokens[kind]
     async with aiohttp.ClientSession() as session:
         url = f"{runtime.url}wsapi/communication_protocol?token={token}"
         async with session.ws_connect(url) as ws:

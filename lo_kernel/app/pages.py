@@ -1,4 +1,4 @@
-"""Pages for a person: home, and one for each dashboard; and the routes of everything that they need.
+"""Pages for a person: home, queries, and one for each dashboard; and the routes of all that they need.
 
 A page is the same text for everyone, filled in with what it is about; all that changes comes to it
 afterwards. Every address in it is relative, so that it works behind a proxy that puts a prefix before it. No
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from lo_kernel.app import webapi
+from lo_kernel.app import queries_page, webapi
 from lo_kernel.app.assets import Assets
 from lo_kernel.app.security import takes
 from lo_kernel.app.status import metrics, status
@@ -28,7 +28,29 @@ from lo_kernel.settings import Settings
 __all__ = ["content_security_policy", "routes", "status"]
 
 _VEGA = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
-_OWN = ("live.js", "draw.js", "learners.js", "detail.js", "files.js", "text.js", "theme.js")
+_OWN = {
+    "home.html": ("live.js", "text.js", "theme.js"),
+    "missing.html": ("live.js", "theme.js"),
+    "queries.html": (
+        "live.js",
+        "learners.js",
+        "files.js",
+        "text.js",
+        "theme.js",
+        "query_answer.js",
+        "query_form.js",
+    ),
+    "dashboard.html": (
+        "live.js",
+        "draw.js",
+        "learners.js",
+        "detail.js",
+        "files.js",
+        "text.js",
+        "theme.js",
+    ),
+}
+"""What the script of each page imports, so that all of it is fetched at once."""
 
 
 def content_security_policy(settings: Settings) -> str:
@@ -69,7 +91,9 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
             up=up or "./",
             title=html.escape(title),
             data=_inside_html(data),
-            preload="\n".join(f'<link rel="modulepreload" href="{up}{assets[name].path}">' for name in _OWN),
+            preload="\n".join(
+                f'<link rel="modulepreload" href="{up}{assets[name].path}">' for name in _OWN[template]
+            ),
         )
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
         return web.Response(text=text, content_type="text/html", status=status, headers=headers)
@@ -112,6 +136,7 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
         web.get("/dashboards/{id}", dashboard),
         web.get("/admin/status", admin_status),
         web.get("/metrics", prometheus),
+        *queries_page.routes(runtime, page),
         *webapi.routes(runtime),
         *assets.routes(),
     ]

@@ -7,6 +7,7 @@ starts them, and runs them once for whoever wants one answer.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from lo_kernel.query.dag import HIDDEN_PARAMETERS, Dag, Node
 from lo_kernel.query.explain import Explanation
 from lo_kernel.query.functions import FunctionContext, Functions
 from lo_kernel.query.mapping import MapStep
+from lo_kernel.query.naming import Naming
 from lo_kernel.query.ports import JSON, ReadLog, Reducers, Registration, StateReader
 from lo_kernel.query.relational import JoinStep, KeysStep, SelectStep, find_reducer
 from lo_kernel.query.rows import Rows, flat_rows
@@ -142,7 +144,7 @@ class Executor:
         self.functions = functions
         self.catalog = catalog
         self.reads = reads
-        self._timings: dict[bytes, Mapping[str, Timing]] = {}
+        self._timings: dict[tuple[bytes, tuple[str, ...]], Mapping[str, Timing]] = {}  # the newest last
 
     def prepare(
         self,
@@ -150,7 +152,7 @@ class Executor:
         exports: Sequence[str] | None = None,
         parameters: Mapping[str, JSON] | None = None,
         *,
-        names: bool = False,
+        names: Naming = False,
         strict: bool = False,
     ) -> Running:
         """Check a query and lay out its steps; nothing runs yet.
@@ -169,7 +171,12 @@ class Executor:
     def explain(self, query: Any, exports: Sequence[str] | None = None) -> Explanation:
         """A query as a picture, with the times of its last run; as :meth:`prepare` takes it."""
         dag, chosen = self.catalog.resolve(query, exports)
-        return Explanation(dag, chosen, self._timings.get(_same(dag)))
+        same = _same(dag)
+        timings: dict[str, Timing] = {}
+        for (ran, _), found in self._timings.items():
+            if ran == same:
+                timings.update(found)
+        return Explanation(dag, chosen, timings)
 
     async def run(
         self,
@@ -177,7 +184,7 @@ class Executor:
         exports: Sequence[str] | None = None,
         parameters: Mapping[str, JSON] | None = None,
         *,
-        names: bool = False,
+        names: Naming = False,
         provenance: bool = False,
         on_wait: OnWait | None = None,
     ) -> dict[str, JSON]:
@@ -240,7 +247,7 @@ class Executor:
         Without ``record``, whoever calls sees to that.
         """
         await running.run()
-        key = _same(running.dag)
+        key = _same(running.dag), tuple(running.exports)
         self._timings.pop(key, None)
         self._timings[key] = running.timings
         while len(self._timings) > _REMEMBERED:
@@ -256,8 +263,10 @@ class Executor:
 
 
 def _same(dag: Dag) -> bytes:
-    """The same for the same query."""
-    return dag.name.encode() or msgspec.json.encode(dag.json, order="deterministic")
+    """The same for the same query; short, however long the query is."""
+    if dag.name:
+        return dag.name.encode()
+    return hashlib.blake2b(msgspec.json.encode(dag.json, order="deterministic"), digest_size=20).digest()
 
 
 async def _ready(registration: Registration) -> None:

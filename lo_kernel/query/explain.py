@@ -7,6 +7,7 @@ from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
 from lo_kernel.query.dag import Dag, Node
+from lo_kernel.query.ports import JSON
 from lo_kernel.query.steps import Timing
 
 __all__ = ["Explanation"]
@@ -45,25 +46,41 @@ class Explanation:
         self.dag = dag
         self.exports = {dag.export(name).returns: name for name in exports}
         self.order = dag.needed(self.exports)
-        self.timings = dict(timings or {})
+        self.timings = {name: found for name, found in (timings or {}).items() if name in self.order}
 
     @property
     def seconds(self) -> float | None:
         """How long the last run took; ``None`` where there was none."""
         return sum(timing.seconds for timing in self.timings.values()) if self.timings else None
 
+    def nodes(self) -> list[dict[str, JSON]]:
+        """The nodes as rows: name, what it does, what it needs, and the seconds and rows of the last run."""
+        found = []
+        for name in self.order:
+            node, timing = self.dag.nodes[name], self.timings.get(name)
+            found.append(
+                {
+                    "node": name,
+                    "what": _what(node),
+                    "needs": list(dict.fromkeys(node.inputs.values())),
+                    "rows": timing.rows if timing else None,
+                    "seconds": timing.seconds if timing else None,
+                    "answer": name in self.exports,
+                }
+            )
+        return found
+
     def __repr__(self) -> str:
         width = max((len(name) for name in self.order), default=0)
         lines = []
-        for name in self.order:
-            node = self.dag.nodes[name]
-            inputs = ", ".join(dict.fromkeys(node.inputs.values()))
+        for row in self.nodes():
+            name, inputs = row["node"], ", ".join(row["needs"])
             parts = [
                 f"{name:<{width}}",
-                _what(node),
+                row["what"],
                 f"<- {inputs}" if inputs else "",
                 self._timing(name),
-                "= answer" if name in self.exports else "",
+                "= answer" if row["answer"] else "",
             ]
             lines.append("  ".join(part for part in parts if part))
         return "\n".join(lines)
@@ -72,7 +89,10 @@ class Explanation:
         return self.svg()
 
     def svg(self) -> str:
-        """The drawing, as SVG; the flow is from left to right."""
+        """The drawing, as SVG; the flow is from left to right.
+
+        Colours are attributes, which the style of a page may replace by class.
+        """
         places = self._places()
         columns = max((column for column, _ in places.values()), default=0) + 1
         rows = max((row for _, row in places.values()), default=0) + 1
@@ -83,9 +103,9 @@ class Explanation:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
             f'height="{height}" font-family="system-ui, sans-serif" font-size="12" role="img">',
             f"<title>{title}</title>",
-            f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>',
+            f'<rect class="ground" width="{width}" height="{height}" rx="8" fill="#ffffff"/>',
             '<defs><marker id="end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
-            'orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="#7a7a7a"/></marker></defs>',
+            'orient="auto"><path class="tip" d="M0 0 L8 4 L0 8 z" fill="#7a7a7a"/></marker></defs>',
         ]
         for name in self.order:
             for source in dict.fromkeys(self.dag.nodes[name].inputs.values()):
@@ -116,12 +136,15 @@ class Explanation:
         fill = _FILL.get(node.dispatch, "#eeeeee")
         note = " · ".join(part for part in (self._timing(name), self.exports.get(name, "")) if part)
         return (
-            f"<g><title>{escape(f'{name}: {what}')}</title>"
+            f"<g class={quoteattr(f'node {node.dispatch}' + ' answer' * answer)}>"
+            f"<title>{escape(f'{name}: {what}')}</title>"
             f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
             f"fill={quoteattr(fill)} {stroke}/>"
-            f'<text x="{x + 10}" y="{y + 18}" font-weight="600" fill="#1a1a1a">{escape(_short(name))}</text>'
-            f'<text x="{x + 10}" y="{y + 34}" fill="#333333">{escape(_short(what))}</text>'
-            f'<text x="{x + 10}" y="{y + 50}" fill="#5a5a5a" font-size="11">{escape(_short(note))}</text></g>'
+            f'<text class="name" x="{x + 10}" y="{y + 18}" font-weight="600" fill="#1a1a1a">'
+            f"{escape(_short(name))}</text>"
+            f'<text class="what" x="{x + 10}" y="{y + 34}" fill="#333333">{escape(_short(what))}</text>'
+            f'<text class="note" x="{x + 10}" y="{y + 50}" fill="#5a5a5a" font-size="11">'
+            f"{escape(_short(note))}</text></g>"
         )
 
     def _timing(self, name: str) -> str:
@@ -154,8 +177,8 @@ def _edge(source: tuple[int, int], target: tuple[int, int]) -> str:
     x1, y1, y2 = x1 + _WIDTH, y1 + _HEIGHT // 2, y2 + _HEIGHT // 2
     bend = (x2 - x1) // 2
     return (
-        f'<path d="M{x1} {y1} C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}" fill="none" stroke="#7a7a7a" '
-        'marker-end="url(#end)"/>'
+        f'<path class="edge" d="M{x1} {y1} C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}" fill="none" '
+        'stroke="#7a7a7a" marker-end="url(#end)"/>'
     )
 
 

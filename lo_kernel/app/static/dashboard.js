@@ -4,7 +4,7 @@ import { Detail } from "./detail.js";
 import { Panel } from "./draw.js";
 import { csv, picture, save } from "./files.js";
 import { LearnerList } from "./learners.js";
-import { Access, Answer } from "./live.js";
+import { Access, Answer, nameOf } from "./live.js";
 import { counted, element, figure } from "./text.js";
 import { themed } from "./theme.js";
 
@@ -84,16 +84,6 @@ function label({ answer, lines }, paths) {
     if (!row.student && "output" in row.value) row.value.value = row.value.output;
     line.label = nameOf(row, path);
   }
-}
-
-function nameOf(row, path) {
-  const { profile, user_id } = row.value;
-  const name = profile?.name?.full_name;
-  const id = row.student ?? user_id;
-  const who = name && name !== id ? String(name).replace(/^testcase-/, "") : id;
-  if (who) return row.part ? `${who} · ${row.part}` : who;
-  const text = Object.values(row.value).find((value) => typeof value === "string");
-  return text ?? String(Number(path.split(".").at(-1)) + 1 || path);
 }
 
 // -- what is shown ---------------------------------------------------------------------------------------------
@@ -351,7 +341,7 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) answers.forEach(({ answer }) => answer.hurry());
 });
 
-document.querySelector("a.home").href = access.link("");
+for (const link of document.querySelectorAll("a[data-page]")) link.href = access.link(link.dataset.page);
 themed(get("theme"), () => {
   for (const { panel } of panels) if (panel.drawing?.spec) panel.redraw();
 });

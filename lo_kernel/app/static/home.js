@@ -100,6 +100,7 @@ async function look() {
   setTimeout(look, LOOK_EVERY);
 }
 
+for (const each of document.querySelectorAll("a[data-page]")) each.href = access.link(each.dataset.page);
 themed(get("theme"), () => {});
 show(JSON.parse(get("about").textContent));
 tell("live", "Live", "");

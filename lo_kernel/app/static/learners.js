@@ -206,9 +206,9 @@ export class LearnerList {
 }
 
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
-const compare = (one, other) => collator.compare(one, other);
+export const compare = (one, other) => collator.compare(one, other);
 
-function sortKey(value) {
+export function sortKey(value) {
   if (value === null || value === undefined) return null;
   if (typeof value === "number") return value;
   const series = typeof value === "object" ? seriesOf(value) : null;
@@ -216,7 +216,7 @@ function sortKey(value) {
 }
 
 /** A small line of a series: 80 by 20, from its least to its largest. */
-function sparkline(cell, series) {
+export function sparkline(cell, series) {
   if (!series) {
     cell.textContent = "–";
     return;

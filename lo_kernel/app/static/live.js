@@ -27,10 +27,10 @@ export class Access {
     return true;
   }
 
-  async fetch(path) {
+  async fetch(path, options = {}) {
     const headers = this.useTicket ? { Authorization: `Bearer ${this.ticket}` } : {};
-    const answer = await fetch(this.up + path, { headers, cache: "no-store" });
-    if (answer.status === 401 && this.tryTicket()) return this.fetch(path);
+    const answer = await fetch(this.up + path, { ...options, headers, cache: "no-store" });
+    if (answer.status === 401 && this.tryTicket()) return this.fetch(path, options);
     return answer;
   }
 
@@ -42,7 +42,7 @@ export class Access {
 
   /** An address of the app for a link. */
   link(path) {
-    return this.up + path + (this.useTicket ? `?token=${encodeURIComponent(this.ticket)}` : "");
+    return (this.up + path || "./") + (this.useTicket ? `?token=${encodeURIComponent(this.ticket)}` : "");
   }
 }
 
@@ -58,6 +58,17 @@ function rowOf(path) {
   }
   row.part = rest.join(" · ");
   return row;
+}
+
+/** The name by which a row is known on pages: the learner's, else what it says of itself. */
+export function nameOf(row, path) {
+  const { profile, user_id } = row.value;
+  const name = profile?.name?.full_name;
+  const id = row.student ?? user_id;
+  const who = name && name !== id ? String(name).replace(/^testcase-/, "") : id;
+  if (who) return row.part ? `${who} · ${row.part}` : who;
+  const text = Object.values(row.value).find((value) => typeof value === "string");
+  return text ?? String(Number(path.split(".").at(-1)) + 1 || path);
 }
 
 /** The rows of one query. `onChange(paths)` gets the rows that changed, or null for all of them. */
