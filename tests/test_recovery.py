@@ -235,7 +235,8 @@ class Engine:
 
 STEPS = st.one_of(
     st.tuples(st.just("events"), st.integers(0, 2), st.integers(1, 12)),
-    st.tuples(st.just("events"), st.integers(0, 2), st.integers(1, 12)),
+    st.tuples(st.just("array"), st.integers(0, 2), st.integers(1, 12)),
+    st.tuples(st.just("batch"), st.integers(0, 2), st.integers(1, 12)),
     st.tuples(st.just("commit"), st.booleans()),
     st.tuples(st.just("turn"), st.integers(1, 12)),
     st.tuples(st.just("crash"), st.booleans()),
@@ -260,10 +261,21 @@ async def _interleave(steps: list[Any], first: int, limit: int) -> None:
         for step in [("register", first, True), *steps, ("store", False), ("register", 0, True)]:
             match step:
                 case ("events", user, many):
-                    for _ in range(many):
-                        number += 1
-                        body = {"event": "k", "source": SOURCE, "number": number}
-                        engine.pipeline.take(SENDERS[user], body, json.dumps(body).encode(), 1.0)
+                    for body, text in _bodies(number, many):
+                        engine.pipeline.take(SENDERS[user], body, text, 1.0)
+                    number += many
+                case ("array", user, many):  # of one sender
+                    bodies, texts = zip(*_bodies(number, many), strict=True)
+                    engine.pipeline.take_array(SENDERS[user], bodies, texts, 1.0)
+                    number += many
+                case ("batch", user, many):  # of several, one after another
+                    engine.pipeline.take_many(
+                        [
+                            (SENDERS[(user + index // 2) % 3], body, text, 1.0, None)
+                            for index, (body, text) in enumerate(_bodies(number, many))
+                        ]
+                    )
+                    number += many
                 case ("register", wanted, wait):
                     version = wanted or version
                     added = engine.registry.add("folds", _reducer(version), context=SOURCE)
@@ -299,6 +311,11 @@ async def _interleave(steps: list[Any], first: int, limit: int) -> None:
         assert {key: json.loads(text) if text else None for key, text in texts.items()} == found
         await _cancel_all()
         engine.archive.close()
+
+
+def _bodies(after: int, many: int) -> list[tuple[dict[str, Any], bytes]]:
+    bodies = [{"event": "k", "source": SOURCE, "number": after + index + 1} for index in range(many)]
+    return [(body, json.dumps(body).encode()) for body in bodies]
 
 
 async def _commit(engine: Engine, store: Unsteady) -> None:

@@ -104,6 +104,13 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
                             turn = 0
                             await asyncio.sleep(0)
                         continue
+                    if type(body) is list:
+                        await source.receive_array(data, body)
+                        turn += len(body)
+                        if turn >= TURN:
+                            turn = 0
+                            await asyncio.sleep(0)
+                        continue
                 if len(data) > HARD_LIMIT:
                     await _too_large(ws, source, len(data))
                     return

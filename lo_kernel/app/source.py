@@ -6,7 +6,8 @@ It takes frames as bytes, and knows nothing of websockets.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import compress
 from typing import Any
 
 import msgspec
@@ -83,53 +84,59 @@ class Source:
                     "values in parts",
                     reason="too_large",
                 )
-            if data.lstrip()[:1] == b"[":
-                raws = _parse(data, _decode_array)
-            else:
-                body = _parse(data)
-                if type(body) is not dict:
-                    raise EventError(
-                        "expected a JSON object with the field 'event', or an array of them, "
-                        f"got {_kind(body)}",
-                        reason="not_an_object",
-                    )
+            body = _parse_frame(data)
+            if type(body) is dict:
                 await self._take(body, data)
-                return
+            elif type(body) is not list:
+                raise EventError(
+                    f"expected a JSON object with the field 'event', or an array of them, got {_kind(body)}",
+                    reason="not_an_object",
+                )
         except EventError as error:
             await self.reject(data, error)
             return
-        await self._receive_all(raws)
+        if type(body) is list:
+            await self.receive_array(data, body)
 
-    async def _receive_all(self, raws: list[msgspec.Raw]) -> None:
-        """Take the elements of an array, each as if it had come in a frame of its own."""
-        pipeline, special = self.runtime.pipeline, SPECIAL
-        now = self.runtime.clock()
-        for turn, raw in enumerate(raws, 1):
-            text = bytes(raw)
-            sender = self.sender
-            try:
-                body = _decode(text)
-            except (ValueError, RecursionError):
-                body = None
-            if (
-                sender is not None
-                and self.stream is None
-                and type(body) is dict
-                and type(name := body.get("event")) is str
-                and name
-                and name not in special
-                and b"\n" not in text
-            ):
-                pipeline.take(sender, body, text, now)
-                if pipeline.full:
-                    await pipeline.room()
-            else:
-                await self._receive_one(text)
-            if not turn % TURN:
-                await asyncio.sleep(0)
-                now = self.runtime.clock()
-                if self._fenced:
-                    raise Fenced
+    async def receive_array(self, data: bytes, bodies: list[Any]) -> None:
+        """Take the elements of an array, each as if it had come in a frame of its own.
+
+        ``bodies`` are what ``data`` says, and are taken over.
+        """
+        raws = _decode_array(data)
+        breaks = b"\n" in data
+        if len(raws) <= TURN:
+            await self._receive_some(bodies, raws, breaks)
+            return
+        for start in range(0, len(raws), TURN):
+            await self._receive_some(bodies[start : start + TURN], raws[start : start + TURN], breaks)
+            await asyncio.sleep(0)
+            if self._fenced:
+                raise Fenced
+
+    async def _receive_some(self, bodies: list[Any], raws: list[msgspec.Raw], breaks: bool) -> None:
+        if self.sender is not None and not breaks and not self.runtime.adapters and _all_plain(bodies):
+            self._take_array(self.sender, bodies, raws)
+        else:
+            for raw in raws:
+                await self._receive_one(bytes(raw))
+        if self.runtime.pipeline.full:
+            await self.runtime.pipeline.room()
+
+    def _take_array(
+        self, sender: Sender, bodies: Sequence[dict[str, Any]], raws: Sequence[msgspec.Raw]
+    ) -> None:
+        pipeline, stream, numbers = self.runtime.pipeline, self.stream, None
+        if stream is not None:
+            given = [stream.next() for _ in bodies]
+            numbers = [number for number in given if number is not None]
+            if len(numbers) < len(given):  # some are from before a crash, and sent again
+                bodies = list(compress(bodies, given))
+                raws = list(compress(raws, given))
+        if bodies:
+            pipeline.take_array(sender, bodies, raws, self.runtime.clock(), numbers)
+            if stream is not None and numbers:
+                pipeline.streams.put(stream, numbers[-1])
 
     async def _receive_one(self, text: bytes) -> None:
         """Take one element of an array, the long way."""
@@ -453,6 +460,25 @@ def _parse(data: bytes, decode: Callable[[bytes], Any] = _decode) -> Any:
             f"expected one JSON object per frame, got {_excerpt(data)}, which is not JSON: {error}",
             reason="not_json",
         ) from None
+
+
+def _parse_frame(data: bytes) -> Any:
+    """What a frame says; of an array with elements that can't be read, nothing of any (each is looked at)."""
+    try:
+        return _parse(data)
+    except EventError:
+        if data.lstrip()[:1] != b"[":
+            raise
+    return [None] * len(_parse(data, _decode_array))
+
+
+def _all_plain(bodies: list[Any]) -> bool:
+    """Whether all of an array are events, and none has a meaning of its own."""
+    try:
+        names = [body["event"] for body in bodies]
+        return set(map(type, names)) == {str} and all(names) and SPECIAL.keys().isdisjoint(names)
+    except (KeyError, TypeError):  # one isn't an object, or says nothing of what happened
+        return False
 
 
 def _excerpt(data: bytes) -> str:

@@ -8,7 +8,7 @@ bodies, and kept apart from them. Both formats are those of the deployed Learnin
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus
@@ -17,7 +17,7 @@ import msgspec
 
 from lo_kernel.errors import EventError
 
-__all__ = ["ANY_CONTEXT", "Event", "Identity", "Sender", "guest", "identify", "safe_user_id"]
+__all__ = ["ANY_CONTEXT", "Arrival", "Event", "Identity", "Sender", "guest", "identify", "safe_user_id"]
 
 JSON = dict[str, Any]
 Event = dict[str, Any]
@@ -127,7 +127,8 @@ class Sender:
     mark: JSON = field(default_factory=dict)
     _auth: dict[str, str] = field(init=False, repr=False)
     _metadata: JSON = field(init=False, repr=False)
-    encoded: bytes = field(init=False, repr=False)
+    before: bytes = field(init=False, repr=False)
+    """What stands in a line of the archive from the sender on to the body."""
     student: str = field(init=False)
     fresh: int = field(init=False, default=0, repr=False, compare=False)
     """Events since the learners were last counted."""
@@ -142,7 +143,7 @@ class Sender:
         self._metadata = {**self.meta, **self.lock, "auth": self._auth}
         if self.source is not None:
             self._metadata.setdefault("source", self.source)
-        self.encoded = _encode(
+        encoded = _encode(
             {
                 "auth": self._auth,
                 "source": self.source,
@@ -152,6 +153,12 @@ class Sender:
                 "mark": self.mark,
             }
         )
+        self.before = encoded + b',"body":'
+
+    @property
+    def encoded(self) -> bytes:
+        """The sender as JSON text."""
+        return self.before[: -len(b',"body":')]
 
     @classmethod
     def decode(cls, encoded: bytes | msgspec.Raw) -> Sender:
@@ -184,3 +191,20 @@ class Sender:
         server = self._server.copy()
         server["time"] = time
         return {"client": body, "server": server, "metadata": self._metadata}
+
+    def events(self, bodies: Sequence[JSON], time: float) -> list[Event]:
+        """:meth:`event` of several bodies."""
+        if self.lock or not all("source" in body for body in bodies):
+            return [self.event(body, time) for body in bodies]
+        auth, metadata = self._auth, self._metadata
+        server = self._server.copy()
+        server["time"] = time
+        for body in bodies:
+            body["auth"] = auth
+        return [{"client": body, "server": server.copy(), "metadata": metadata} for body in bodies]
+
+
+Arrival = tuple[Sender, JSON, bytes | msgspec.Raw, float, int | None]
+"""An event on its way in: its sender, its body, the text of that, its time (seconds since 1970, UTC), and
+its number in the stream or the file that the sender's mark names, counted from 1.
+"""

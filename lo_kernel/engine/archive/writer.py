@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +32,7 @@ from lo_kernel.engine.archive.sealing import (
 )
 from lo_kernel.engine.archive.segments import Segment, list_segments, sync_folder
 from lo_kernel.engine.errorlog import ErrorLog
-from lo_kernel.engine.events import Sender
+from lo_kernel.engine.events import Arrival, Sender
 from lo_kernel.errors import ArchiveError, NotOwnerError
 
 __all__ = ["Archive"]
@@ -40,7 +40,7 @@ __all__ = ["Archive"]
 SEGMENT_BYTES: Final = 64 << 20
 _BUSY: Final = 1000  # events between two flushes from which on closed segments stay as they are
 _PLAIN: Final = 24  # but not more of them than so many
-_PARTS: Final = 3
+_PARTS: Final = 4
 _AT_ONCE: Final = 200 * _PARTS  # a write of megabytes takes several times as long a line
 _number = msgspec.json.Encoder().encode  # eight times as fast as formatting with %r
 
@@ -70,7 +70,7 @@ class Archive:
         self.rejected = 0  # since the start
         self.writable = False  # whether this process writes it
         self.replaying: set[str] = set()  # digests of files that are going in now
-        self._buffer: list[bytes | msgspec.Raw] = []  # three parts a line: joined once, not copied twice
+        self._buffer: list[bytes | msgspec.Raw] = []  # four parts a line: joined once, not copied twice
         self._rejections: list[bytes] = []
         self._file: LineFile | None = None
         self._rejected_file: LineFile | None = None
@@ -196,11 +196,47 @@ class Archive:
         """
         self.last = number = self.last + 1
         if ordinal is None:
-            head = b'{"n":%d,"t":%b,"by":%b,"body":' % (number, _number(time), sender.encoded)
+            head = b'{"n":%d,"t":%b,"by":' % (number, _number(time))
         else:
-            stamp = _number(time)
-            head = b'{"n":%d,"t":%b,"s":%d,"by":%b,"body":' % (number, stamp, ordinal, sender.encoded)
-        self._buffer += (head, raw, b"}\n")
+            head = b'{"n":%d,"t":%b,"s":%d,"by":' % (number, _number(time), ordinal)
+        self._buffer += (head, sender.before, raw, b"}\n")
+        return number
+
+    def append_array(
+        self,
+        sender: Sender,
+        raws: Sequence[bytes | msgspec.Raw],
+        time: float,
+        ordinals: Sequence[int] | None = None,
+    ) -> int:
+        """:meth:`append` several events of one sender and one time; gives the number of the last one."""
+        buffer, stamp, number = self._buffer, _number(time), self.last
+        if ordinals is None:
+            same = b',"t":%b,"by":%b' % (stamp, sender.before)
+            for raw in raws:
+                number += 1
+                buffer += (b'{"n":%d' % number, same, raw, b"}\n")
+        else:
+            for raw, ordinal in zip(raws, ordinals, strict=True):
+                number += 1
+                head = b'{"n":%d,"t":%b,"s":%d,"by":' % (number, stamp, ordinal)
+                buffer += (head, sender.before, raw, b"}\n")
+        self.last = number
+        return number
+
+    def append_many(self, arrivals: Iterable[Arrival]) -> int:
+        """:meth:`append` several events; gives the number of the last one."""
+        buffer, number, last, stamp = self._buffer, self.last, -1.0, b""
+        for sender, _, raw, time, ordinal in arrivals:
+            number += 1
+            if time != last:
+                stamp, last = _number(time), time
+            if ordinal is None:
+                head = b'{"n":%d,"t":%b,"by":' % (number, stamp)
+            else:
+                head = b'{"n":%d,"t":%b,"s":%d,"by":' % (number, stamp, ordinal)
+            buffer += (head, sender.before, raw, b"}\n")
+        self.last = number
         return number
 
     def reject(
