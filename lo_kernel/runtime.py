@@ -21,6 +21,7 @@ from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.follow import Follower, copy_plain, take_stock
 from lo_kernel.engine.learners import Learners
+from lo_kernel.engine.made_up import MadeUpNames
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.registry import Registration, Registry
@@ -106,6 +107,7 @@ class Runtime:
         self.workspace = Workspace(settings.workspace_path)
         self.archive = Archive(self.workspace.path, self.errors)
         self.learners = Learners()
+        self.made_up = MadeUpNames(self.workspace.path)
         self.security = Security(settings, self.workspace)
         self.host, self.port = settings.host, settings.port
         self.started: float | None = None
@@ -168,7 +170,7 @@ class Runtime:
         from lo_kernel.query.rosters import Rosters
 
         functions = Functions()
-        rosters = Rosters(self.learners, functions)
+        rosters = Rosters(self.learners, functions, self.made_up)
         catalog = Catalog()
         for reducer_id in self.registry.paused:  # their states answer, marked as behind
             paused = self.registry.get(reducer_id)

@@ -19,11 +19,12 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from lo_kernel.app.ingest import SOCKETS
-from lo_kernel.app.security import ACCESS, offered_protocols, takes
+from lo_kernel.app.security import ACCESS, naming_of, offered_protocols, takes
 from lo_kernel.errors import LOError, QueryError
 
 if TYPE_CHECKING:
     from lo_kernel.query.live import LiveQueries, Subscription
+    from lo_kernel.query.naming import Naming
     from lo_kernel.query.ports import JSON
     from lo_kernel.query.rosters import Rosters
 
@@ -79,7 +80,7 @@ def routes(asked: Asked, *, stalled: float = STALLED_SECONDS) -> list[web.RouteD
         if sockets is not None:
             sockets.add(ws)
         connection = QueryConnection(
-            asked.live, send, open_queries=_everything(request), names=_names(request)
+            asked.live, send, open_queries=_everything(request), names=naming_of(request)
         )
         try:
             async for frame in ws:
@@ -104,7 +105,7 @@ def routes(asked: Asked, *, stalled: float = STALLED_SECONDS) -> list[web.RouteD
     async def courseroster(request: web.Request) -> web.Response:
         """The learners of a course."""
         try:
-            rows = await asked.rosters.roster(request.match_info["course_id"], names=_names(request))
+            rows = await asked.rosters.roster(request.match_info["course_id"], names=naming_of(request))
         except LOError as error:
             return _json({"error": str(error)}, status=404)
         reads = asked.live.executor.reads
@@ -125,7 +126,7 @@ class QueryConnection:
     """One client and its queries. ``send`` takes a frame, and waits while the client is slow."""
 
     def __init__(
-        self, live: LiveQueries, send: Send, *, open_queries: bool = False, names: bool = False
+        self, live: LiveQueries, send: Send, *, open_queries: bool = False, names: Naming = False
     ) -> None:
         self.live = live
         self.send = send
@@ -279,11 +280,6 @@ def _delay(kwargs: Mapping[str, JSON]) -> float:
 
 def _everything(request: web.Request) -> bool:
     return ACCESS in request and request[ACCESS].everything
-
-
-def _names(request: web.Request) -> bool:
-    """Names are for a teacher's browser; a program with the notebook's own token is a notebook."""
-    return ACCESS in request and (request[ACCESS].by_cookie or not request[ACCESS].everything)
 
 
 def _json(value: JSON, status: int = 200) -> web.Response:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from lo_kernel.query.naming import NOTEBOOK, Naming
 from lo_kernel.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 
     from lo_kernel.workspace import Workspace
 
-__all__ = ["ACCESS", "Access", "Security", "offered_protocols", "takes"]
+__all__ = ["ACCESS", "EMBED", "Access", "Security", "naming_of", "offered_protocols", "takes"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+EMBED: Final = "embed"
+"""The kind of a ticket for a page inside a notebook: good for what ``read`` is, names as in a notebook."""
 
 SUBPROTOCOL = "lo-token."
 _TICKET_SECONDS = 12 * 3600
@@ -55,6 +59,13 @@ class Access:
         """Whether it may do all that the notebook may."""
         return self.kind == "notebook"
 
+    @property
+    def naming(self) -> Naming:
+        """Which names it may see: a teacher's browser the roster's; not so a notebook, and what it shows."""
+        if self.kind == EMBED or (self.everything and not self.by_cookie):
+            return NOTEBOOK
+        return True
+
 
 ACCESS: Final = web.RequestKey("lo_access", Access) if hasattr(web, "RequestKey") else "lo_access"
 _TAKES = "__lo_takes__"
@@ -64,7 +75,7 @@ def takes(*kinds: str) -> Callable[[Handler], Handler]:
     """Say which kinds of token a handler takes, besides the notebook's; ``"anyone"`` asks for none."""
 
     def mark(handler: Handler) -> Handler:
-        setattr(handler, _TAKES, frozenset(kinds))
+        setattr(handler, _TAKES, frozenset((*kinds, EMBED) if "read" in kinds else kinds))
         return handler
 
     return mark
@@ -193,7 +204,7 @@ class Security:
         if token is None or response.prepared or request.method != "GET" or ACCESS not in request:
             return
         access = request[ACCESS]
-        if access.by_cookie or access.kind == "ingest":
+        if access.by_cookie or access.kind in ("ingest", EMBED):  # a frame's own would become the browser's
             return
         response.set_cookie(self.cookie, token, httponly=True, samesite="Strict", path="/")
 
@@ -209,6 +220,11 @@ def _tokens_of(request: web.Request) -> Iterable[str]:
         name = protocol.strip()
         if name.startswith(SUBPROTOCOL):
             yield name[len(SUBPROTOCOL) :]
+
+
+def naming_of(request: web.Request) -> Naming:
+    """Which names of learners the answer to a request may hold."""
+    return request[ACCESS].naming if ACCESS in request else False
 
 
 def _host_name(host: str) -> str:

@@ -1,6 +1,6 @@
 """JSON for pages: one learner with recent events, what a dashboard's panels are drawn as, and lists of pages.
 
-Names of learners go to teachers' browsers only, as in :mod:`lo_kernel.app.protocol`.
+Names of the roster go to teachers' browsers only: see :func:`lo_kernel.app.security.naming_of`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from aiohttp import web
 
 import lo_kernel
 from lo_kernel.app import status
-from lo_kernel.app.security import ACCESS, takes
+from lo_kernel.app.security import naming_of, takes
 from lo_kernel.engine.events import Sender
 from lo_kernel.errors import LOError
+from lo_kernel.query.naming import Naming
 from lo_kernel.runtime import Runtime
 
-__all__ = ["learner", "names_allowed", "routes"]
+__all__ = ["learner", "routes"]
 
 RECENT: Final = 40
 """Events of a learner that are shown."""
@@ -31,20 +32,15 @@ _CLIP = 300  # characters of an event
 _ASIDE = ("event", "source", "auth", "origin", "metadata")  # known from elsewhere, or of no use to a reader
 
 
-def names_allowed(request: web.Request) -> bool:
-    """Whether answers may hold names: a teacher's browser sees them, a notebook doesn't."""
-    return ACCESS in request and (request[ACCESS].by_cookie or not request[ACCESS].everything)
-
-
 async def learner(
-    runtime: Runtime, safe_user_id: str, *, names: bool, after: int = 0
+    runtime: Runtime, safe_user_id: str, *, names: Naming, after: int = 0
 ) -> dict[str, Any] | None:
     """One learner and the newest events, newest first; ``None`` for somebody who was never seen.
 
     ``after`` is an archive number: only later events are given. Times are seconds since 1970 (UTC).
     """
     seen = runtime.learners.get(safe_user_id)
-    profile = await _profile(runtime, safe_user_id) if names else {}
+    profile = await _profile(runtime, safe_user_id, names)
     if seen is None and not profile:
         return None
     recent = await asyncio.to_thread(_recent, runtime, safe_user_id, after) if seen else []
@@ -68,12 +64,17 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
         found = await learner(
             runtime,
             request.match_info["safe_user_id"],
-            names=names_allowed(request),
+            names=naming_of(request),
             after=int(after) if after.isdecimal() else 0,
         )
         if found is None:
             return _json({"error": "nobody of this id was seen"}, status=404)
         return _json(found)
+
+    async def erase_learner(request: web.Request) -> web.StreamResponse:
+        from lo_kernel.app import erasing
+
+        return await erasing.answer(runtime, request)
 
     @takes("read")
     async def state(request: web.Request) -> web.StreamResponse:
@@ -141,6 +142,7 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
 
     return [
         web.get("/webapi/learner/{safe_user_id}", one_learner),
+        web.delete("/webapi/learner/{safe_user_id}", erase_learner),
         web.get("/webapi/course_dashboards", course_dashboards),
         web.get("/webapi/course_dashboards/", course_dashboards),
         web.get("/webapi/student_dashboards", student_dashboards),
@@ -152,8 +154,8 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
     ]
 
 
-async def _profile(runtime: Runtime, safe_user_id: str) -> dict[str, Any]:
-    for row in await runtime.rosters.roster(names=True):
+async def _profile(runtime: Runtime, safe_user_id: str, names: Naming) -> dict[str, Any]:
+    for row in await runtime.rosters.roster(names=names):
         if row["user_id"] == safe_user_id:
             return dict(row["profile"])
     return {}

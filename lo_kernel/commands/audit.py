@@ -86,10 +86,10 @@ def _delete_text(parser: OptionParser, options: argparse.Namespace, workspace: P
 
     if not options.reason:
         parser.error("delete-text: expected --reason, which goes on record")
-    log = AuditLog(workspace)
+    log, words = AuditLog(workspace), options.subject.casefold()
     log.open()
     try:
-        count = delete_texts(log, [options.subject], options.reason)
+        count = delete_texts(log, lambda text: words in text.casefold(), options.reason)
     finally:
         log.close()
     print(f"{count} texts deleted from the record; the chain stays as it was")

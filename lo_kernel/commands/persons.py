@@ -8,15 +8,21 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from lo_kernel.app import erasing
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.errors import LOError
-from lo_kernel.kernel.audit.requests import KernelRecord
+from lo_kernel.kernel.audit.requests import KernelRecord, user_of
 from lo_kernel.notebook import persons
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
+from lo_kernel.workspace import Owner, Workspace
 
 __all__ = ["erase", "export_student"]
+
+_CONNECT = 5.0  # s
+_ERASING = 3600.0  # s that the owner may take: its reducers run over the whole past
 
 
 def erase(arguments: Sequence[str]) -> int:
@@ -35,13 +41,15 @@ def erase(arguments: Sequence[str]) -> int:
             return 1
 
     async def work(runtime: Runtime, record: KernelRecord) -> Any:
-        if not runtime.takes_events:
-            raise LOError(
-                "a process uses the workspace: erase there, with lo.erase(student), or end it first"
-            )
-        return await persons.erase(runtime, options.student)
+        if not runtime.takes_events:  # it began to own it a moment ago
+            raise LOError("another process has just taken the workspace: try again")
+        return await erasing.erase(runtime, options.student)
 
-    print(asyncio.run(_with_runtime(settings, options.student, work)))
+    owner = Workspace(settings.workspace_path).find_owner()
+    if owner is not None:
+        print(asyncio.run(_ask(owner, options.student)))
+    else:
+        print(asyncio.run(_with_runtime(settings, options.student, work)))
     return 0
 
 
@@ -63,6 +71,32 @@ def export_student(arguments: Sequence[str]) -> int:
 
     print(asyncio.run(_with_runtime(settings, options.student, work)))
     return 0
+
+
+async def _ask(owner: Owner, student: str) -> erasing.Erased:
+    """Have the process that owns the workspace erase: it alone writes there."""
+    import aiohttp
+
+    headers = {
+        "Authorization": f"Bearer {owner.token}",
+        erasing.USER: quote(user_of(os.environ)["name"]),
+    }
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_ERASING)
+    who = f"the process {owner.pid}, which owns the workspace and answers at {owner.url},"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers, trust_env=False) as client,
+            client.delete(f"{owner.url}webapi/learner/{quote(student, safe='')}") as response,
+        ):
+            answer = await response.json(content_type=None)
+            if response.status == 200:
+                return erasing.Erased(**answer)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, TypeError) as error:
+        raise LOError(
+            f"{who} does not answer ({type(error).__name__}: {error}). A cell that runs there may hold it: "
+            "try again when it is over, erase there with lo.erase(student), or end that process first"
+        ) from None
+    raise LOError(f"{who} refuses: {answer.get('error', answer) if isinstance(answer, dict) else answer}")
 
 
 async def _with_runtime(

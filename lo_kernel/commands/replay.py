@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.engine.formats import FORMATS
 from lo_kernel.engine.replay import ReplayReport, check_replay, replay
+from lo_kernel.kernel.audit.requests import KernelRecord
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
@@ -32,20 +35,27 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     settings, _ = settings_from(parser, options)
     chosen = {name: getattr(options, name) for name in ("format", "learner", "limit", "source")}
-    report = asyncio.run(_replay(settings, options.paths, chosen))
+    where = [str(Path(path).absolute()) for path in options.paths]
+    report = asyncio.run(_replay(settings, options.paths, chosen, where))
     print(report)
     return 0
 
 
-async def _replay(settings: Settings, paths: list[str], chosen: dict[str, object]) -> ReplayReport:
-    runtime = Runtime(settings)
-    await runtime.start()
+async def _replay(
+    settings: Settings, paths: list[str], chosen: dict[str, object], where: list[str]
+) -> ReplayReport:
+    record = KernelRecord(settings)
+    record.open(os.environ, role="command")
+    runtime = Runtime(settings, reads=record.recorder)
     try:
+        await runtime.start()
         check_replay(runtime, paths, **chosen)  # type: ignore[arg-type]
+        runtime.reads.act("replay", texts={"path": where})
         shown = _show if sys.stderr.isatty() else None
         return await replay(runtime, paths, on_progress=shown, **chosen)  # type: ignore[arg-type]
     finally:
         await runtime.stop()
+        record.close()
 
 
 def _show(report: ReplayReport) -> None:

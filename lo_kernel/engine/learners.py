@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
 from lo_kernel.engine.events import Identity, Sender
 from lo_kernel.engine.store import Commit, ReducerRow, Store
 
-__all__ = ["Learner", "Learners"]
+__all__ = ["Learner", "Learners", "mentions"]
 
 _ROW = "lo_kernel.learners"
 _GENERATION = -1
+
+
+def mentions(names: Iterable[str]) -> Callable[[str], bool]:
+    """What tells whether a text names somebody by one of ``names``, as a whole and in any case.
+
+    A name of one to three characters, which may be any number or word, counts between quotation marks only.
+
+    >>> named = mentions(["tc-u1", "7"])
+    >>> [named(text) for text in ("of tc-u1", "tc-u10", "x = 7", "who == '7'")]
+    [True, False, False, True]
+    """
+    parts = [
+        rf"(?<!\w){re.escape(name)}(?!\w)" if len(name) > 3 else rf"(?<=[\"']){re.escape(name)}(?=[\"'])"
+        for name in names
+        if name
+    ]
+    if not parts:
+        return lambda text: False
+    search = re.compile("|".join(parts), re.IGNORECASE).search
+    return lambda text: search(text) is not None
 
 
 class Learner(msgspec.Struct):

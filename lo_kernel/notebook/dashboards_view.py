@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lo_kernel.app.browser_address import BrowserAddress, find_address
 from lo_kernel.app.dashboards import Dashboard
 from lo_kernel.app.grid import Grid
+from lo_kernel.app.security import EMBED
 from lo_kernel.notebook.sources import PanelSources, QuerySource
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def live_chart(runtime: Runtime, displays: LiveDisplays, dashboard: Dashboard) -
 class DashboardPage:
     """The page of a dashboard, shown inside the notebook: live, also after a reload of the browser.
 
-    It is let in by a ticket that ends after twelve hours, or with the kernel.
+    It is let in by a ticket that ends after twelve hours, or with the kernel, and calls learners what the
+    notebook calls them.
     """
 
     def __init__(self, runtime: Runtime, dashboard: Dashboard, *, height: int = _HEIGHT) -> None:
@@ -65,14 +67,14 @@ class DashboardPage:
         if self.address.kind == "colab":
             from google.colab import output  # type: ignore[import-not-found,unused-ignore]
 
-            page = f"/{self.path}?token={self._runtime.security.ticket()}"
+            page = f"/{self.path}?token={self._runtime.security.ticket(EMBED)}"
             output.serve_kernel_port_as_iframe(self._runtime.port, path=page, height=str(self.height))
             return
         bundle = {"text/html": self._html(), "text/plain": repr(self)}
         display(bundle, raw=True)  # type: ignore[no-untyped-call]
 
     def _html(self) -> str:
-        source = self.address.of(self.path, self._runtime.security.ticket())
+        source = self.address.of(self.path, self._runtime.security.ticket(EMBED))
         return (
             f'<iframe src="{escape(source)}" title="{escape(self.dashboard.title)}" width="100%" '
             f'height="{self.height}" style="border:0;border-radius:8px"></iframe>'

@@ -18,7 +18,8 @@ class QueryVerbs(Verbs):
         """The answer of a query as rows: ``await lo.query("event_count")``.
 
         ``query`` is the id of a reducer, the name of a query, or a DAG made with ``lo.q``; ``parameters``
-        are what it asks for. The rows print as a table, and ``.to_frame()`` makes a frame of them.
+        are what it asks for. The rows print as a table, and ``.to_frame()`` makes a frame of them. Where the
+        roster has names, rows about learners have a made-up one in its place, until ``lo.reveal``.
         """
         runtime = self._runtime
         runtime.executor.prepare_one(query, parameters)
@@ -31,7 +32,8 @@ class QueryVerbs(Verbs):
                     registration.done, registration.total, f"waits for the reducer {registration.id!r}"
                 )
 
-        rows = runtime.executor.rows(query, parameters, names=self._names, on_wait=waits_for)
+        names = runtime.rosters.notebook_names
+        rows = runtime.executor.rows(query, parameters, names=names, on_wait=waits_for)
         job = self._job(f"query {name}", rows)
         return job
 
@@ -63,5 +65,7 @@ class QueryVerbs(Verbs):
 
         All rows come first, then, each time something changes, the rows that changed.
         """
-        self._runtime.executor.prepare_one(query, parameters)
-        return self._bridge.iterate(lambda: self._runtime.live.watch(query, parameters))
+        runtime = self._runtime
+        runtime.executor.prepare_one(query, parameters)
+        names = runtime.rosters.notebook_names
+        return self._bridge.iterate(lambda: runtime.live.watch(query, parameters, names=names))

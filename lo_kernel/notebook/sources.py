@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_kernel.app.grid import in_panels
+from lo_kernel.query.naming import NOTEBOOK
 from lo_kernel.query.rows import Rows, flat_rows
 
 if TYPE_CHECKING:
@@ -25,20 +26,22 @@ class QuerySource:
 
     async def rows(self) -> Rows:
         """The answer as it is now; waits only where a reducer is still going through the past."""
-        executor = self._runtime.executor
+        executor, names = self._runtime.executor, self._runtime.rosters.notebook_names
         running = executor.prepare(self._query, None, self._parameters, strict=True)
         if len(running.exports) != 1 or any(
             getattr(registration, "status", "live") not in ("live", "paused")
             for registration in running.registrations()
         ):
-            return await executor.rows(self._query, self._parameters)
+            return _by_name(await executor.rows(self._query, self._parameters), names)
         await running.run()
         executor.record(running, running.learners())
-        return flat_rows(running.answer(next(iter(running.exports))))
+        return _by_name(flat_rows(running.answer(next(iter(running.exports)))), names)
 
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
         """Call ``callback`` when the answer may have changed; gives what ends it."""
-        subscription = self._runtime.live.subscribe(self._query, None, self._parameters, strict=True, queue=1)
+        subscription = self._runtime.live.subscribe(
+            self._query, None, self._parameters, names=NOTEBOOK, strict=True, queue=1
+        )
 
         async def listen() -> None:
             async for _ in subscription:
@@ -51,6 +54,16 @@ class QuerySource:
             task.cancel()
 
         return end
+
+
+def _by_name(rows: Rows, names: Mapping[str, str]) -> Rows:
+    """The rows, with learners called what this notebook calls them."""
+    if not names:
+        return rows
+    return Rows(
+        {**row, "student": names.get(row["student"], row["student"])} if "student" in row else row
+        for row in rows
+    )
 
 
 class PanelSources:

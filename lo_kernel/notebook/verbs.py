@@ -21,8 +21,6 @@ T = TypeVar("T")
 class Verbs:
     """A group of verbs; ``lo`` is all of them together. ``kernel`` is none outside of a notebook."""
 
-    _names: dict[str, str] | None = None  # of the roster, once they are revealed
-
     def __init__(self, runtime: Runtime, bridge: LoopBridge, kernel: Any = None) -> None:
         self._runtime = runtime
         self._bridge = bridge

@@ -17,6 +17,7 @@ import msgspec
 
 from lo_kernel.errors import LOError, QueryError
 from lo_kernel.query.executor import Executor, Running
+from lo_kernel.query.naming import Naming
 from lo_kernel.query.ports import JSON, Changes
 from lo_kernel.query.rows import Rows
 from lo_kernel.query.steps import WHOLE, Change, Dirt
@@ -63,7 +64,7 @@ class LiveQueries:
         exports: Sequence[str] | None = None,
         parameters: Mapping[str, JSON] | None = None,
         *,
-        names: bool = False,
+        names: Naming = False,
         strict: bool = False,
         stamps: Mapping[str, Mapping[str, JSON]] | None = None,
         queue: int = QUEUE_UPDATES,
@@ -287,7 +288,7 @@ class _Shared:
         key: bytes,
         query: Any,
         running: Running,
-        names: bool,
+        names: Naming,
         stamps: Mapping[str, Mapping[str, JSON]] | None,
     ) -> None:
         self.live = live
@@ -455,7 +456,7 @@ class _Shared:
             reader.record(learners)
 
 
-def _key(query: Any, running: Running, names: bool, stamps: Any) -> bytes:
+def _key(query: Any, running: Running, names: Naming, stamps: Any) -> bytes:
     """The same for all who can share one computation."""
     what = running.dag.name if isinstance(query, str) else running.dag.to_json()
     known = {p.name for export in running.exports for p in running.dag.exports[export].parameters}

@@ -152,6 +152,8 @@ class Story:
             event["sets"] = [record["set"]] if "set" in record else []
             event["learners"] = record.get("learners", 0)
             event["by"] = _by(record)
+            if asked := record.get("asked"):  # by somebody who had another process do it
+                event |= {"user": asked.get("user") or event["user"], "by": asked.get("at", event["by"])}
         elif kind in ("gap", "redaction", "retention"):
             self._event(record, kind, record.get("reason", ""))
 

@@ -214,6 +214,7 @@ class Recorder:
         The record is as whole as before, and names them no more. Raises ``OSError`` where it can't be
         written.
         """
+        from lo_kernel.engine.learners import mentions
         from lo_kernel.kernel.audit.erasing import delete_texts
 
         with self._lock:
@@ -222,7 +223,7 @@ class Recorder:
                 self._sets.clear()
                 self._readings.clear()
                 self._last_set = ("", frozenset())
-            return delete_texts(self.log, [learner, *names], "a learner was erased")
+            return delete_texts(self.log, mentions([learner, *names]), "a learner was erased")
 
 
 def _set_aside(value: Any, aside: list[Text]) -> Any:

@@ -1,0 +1,209 @@
+"""Erasing a learner: everywhere in the workspace, and what is out of reach said at the end.
+
+``DELETE /webapi/learner/{safe_user_id}`` is for the command line, which asks the process that owns the
+workspace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from lo_kernel.app.security import ACCESS
+from lo_kernel.engine.learners import mentions
+from lo_kernel.engine.registration import Registration
+from lo_kernel.query.language import COURSE_ROSTER
+from lo_kernel.runtime import Runtime
+
+__all__ = ["COMMAND_LINE", "OUT_OF_REACH", "USER", "Erased", "answer", "erase"]
+
+OUT_OF_REACH: Final = (
+    "the roster: while it lists them, they are shown without data",
+    "files that were exported, and modules",
+    "saved notebooks and their outputs",
+    "kernels that follow this workspace: they forget with their restart",
+    "copies and backups of the workspace",
+    "the source that the events came from: as long as it sends, they come again",
+)
+
+Named = Callable[[str], bool]
+
+COMMAND_LINE: Final = "command line"
+USER: Final = "X-LO-User"
+"""The header that says who sits at the command line."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What was erased of a learner, what is left all the same, and what is out of reach."""
+
+    student: str
+    events: int = 0
+    rejected: int = 0
+    aside: int = 0
+    """Lines and blocks of segments that had been set aside as damaged."""
+    states: int = 0
+    reducers: list[str] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
+    texts: int = 0
+    left: list[str] = field(default_factory=list)
+    """What may still name them, and what to do."""
+
+    def __repr__(self) -> str:
+        counts = {
+            "events": self.events,
+            "rejected frames": self.rejected,
+            "parts of damaged segments": self.aside,
+            "values of the store": self.states,
+            "texts on record": self.texts,
+        }
+        went = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count or what == "events")
+        lines = [f"erased: {went}, the alias and the made-up name"]
+        if self.reducers:
+            lines.append(f"computed anew without them: {', '.join(self.reducers)}")
+        if self.paused:
+            lines.append(f"states deleted, made again when registered: {', '.join(self.paused)}")
+        if self.left:
+            lines += ["left, for you to see to:", *(f"  {each}" for each in self.left)]
+        return "\n".join([*lines, "out of reach:", *(f"  {each}" for each in OUT_OF_REACH)])
+
+
+async def answer(runtime: Runtime, request: web.Request) -> web.Response:
+    """Erase whom the command line names; only with the notebook's own token, which no cookie is."""
+    if request[ACCESS].by_cookie:
+        return _json({"error": "erasing takes the notebook's own token, not a cookie"}, 403)
+    student = request.match_info["safe_user_id"]
+    if student not in runtime.learners:
+        return _json({"error": f"{student!r} is not the safe id of a learner who was seen here"}, 404)
+    if not runtime.takes_events:
+        return _json({"error": "this app follows its workspace; its owner alone can erase"}, 421)
+    user = unquote(request.headers.get(USER, ""))
+    # to its end, also where the command line is gone meanwhile
+    work = asyncio.get_running_loop().create_task(erase(runtime, student, user=user, by=COMMAND_LINE))
+    return _json(asdict(await asyncio.shield(work)))
+
+
+async def erase(runtime: Runtime, student: str, *, user: str = "", by: str = "") -> Erased:
+    """Remove a learner everywhere; on the app's loop, and only where events come in.
+
+    ``user`` and ``by`` are who asks for it and from where, where that isn't the request at hand.
+    """
+    user_id, now = runtime.learners[student].user_id, time.time()
+    name = (await runtime.rosters.names()).get(student, "")
+    called = [student, user_id, name, runtime.made_up.find(student) or ""]
+    named = mentions(called)
+    left: list[str] = []
+    events, rejected = await runtime.archive.erase(student, user_id, now)
+    aside, unread = await asyncio.to_thread(_damaged, runtime, student, user_id, now)
+    left += [
+        f"{path}: {what} can't be read and may be theirs; the rest is in the archive: delete that file"
+        for path, what in unread
+    ]
+    again, paused, failed = await _anew(runtime)
+    left += [f"the states of {each}, which could not be computed anew: see lo.errors" for each in failed]
+    await runtime.pipeline.commit()
+    own = await _own_values(runtime, named, left)
+    await runtime.learners.forget(student, runtime.store)
+    await _checkpoint(runtime)
+    runtime.made_up.forget(student)
+    runtime.rosters.notebook_names.forget(student)
+    for entry in runtime.errors:
+        if named(f"{entry.message} {entry.traceback} {entry.event!r}"):
+            runtime.errors.forget(entry.where)
+    left += await asyncio.to_thread(_files_left, runtime.workspace.path, named)
+    texts = await asyncio.to_thread(runtime.reads.forget, student, called)
+    runtime.functions.touch(COURSE_ROSTER)
+    asked: dict[str, Any] = {"asked": {"user": user, "at": by}} if by else {}
+    runtime.reads.act("erase", events=events, **asked)
+    return Erased(student, events, rejected, aside, own, [each.id for each in again], paused, texts, left)
+
+
+def _damaged(runtime: Runtime, student: str, user_id: str, now: float) -> tuple[int, list[tuple[Path, str]]]:
+    from lo_kernel.engine.archive.erasing import erase_from_damaged
+
+    gone, unread = erase_from_damaged(runtime.archive.folder / "damaged", student, user_id, now)
+    # a store's file that was set aside holds states as they were; all of them can be made anew
+    stores = sorted(runtime.workspace.path.glob("states.sqlite.damaged-*"))
+    return gone, [*unread, *((path, "the states in it") for path in stores)]
+
+
+async def _anew(runtime: Runtime) -> tuple[list[Registration], list[str], list[str]]:
+    """Run all reducers over what is left: those that did, those without code here, those that failed."""
+    paused = [row.id for row in list(runtime.registry.paused.values()) if row.id not in runtime.registry]
+    for reducer_id in paused:
+        await runtime.registry.remove(reducer_id)
+    started = []
+    for old in runtime.registry.all():
+        if old.run is not None:
+            old.run.code = ""  # as after a change of its code: all of the past runs through it again
+        started.append(
+            runtime.add_reducer(
+                old.id,
+                old.function,
+                module=old.module,
+                scope=old.scope,
+                context=old.context,
+                default=old.default,
+            )
+        )
+    again, failed = [], []
+    for registration in started:
+        try:
+            await registration.ready()
+            again.append(registration)
+        except Exception as error:  # the others' states are not to wait for it
+            runtime.errors.add(f"reducer '{registration.id}'", error)
+            failed.append(registration.id)
+    return again, paused, failed
+
+
+async def _own_values(runtime: Runtime, named: Named, left: list[str]) -> int:
+    """Delete values of one's own whose key names a learner; those that name one inside are told."""
+    keys = await runtime.store.keys(0)
+    own = [key for key in keys if named(key)]
+    await runtime.store.remove(0, own)
+    rest = [key for key in keys if key not in set(own)]
+    for key, text in zip(rest, await runtime.store.get_many(0, rest), strict=True):
+        if text is not None and named(bytes(text).decode("utf-8", "replace")):
+            left.append(f"the value {key!r} of the store, which names them: set it anew, with lo.kvs.set")
+    return len(own)
+
+
+def _files_left(workspace: Path, named: Named) -> list[str]:
+    """Files of the workspace, beside those that were seen to, in which a learner is named."""
+    found = []
+    for folder in ("logs", "injected"):
+        for path in sorted((workspace / folder).rglob("*")):
+            if path.is_file() and named(path.read_text("utf-8", "replace")):
+                found.append(f"{path}, which names them: delete it, or what it says of them")
+    return found
+
+
+async def _checkpoint(runtime: Runtime) -> None:
+    """Have nothing of it in SQLite's log: in the file, what was deleted is overwritten already."""
+    path = getattr(runtime.store, "path", None)
+    if path is None:
+        return
+
+    def checkpoint() -> None:
+        import sqlite3
+
+        connection = sqlite3.connect(path, timeout=5)
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            connection.close()
+
+    await asyncio.to_thread(checkpoint)
+
+
+def _json(value: Any, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json", status=status)
