@@ -20,10 +20,11 @@ from lo_kernel.query.catalog import Catalog
 from lo_kernel.query.dag import HIDDEN_PARAMETERS, Dag, Node
 from lo_kernel.query.explain import Explanation
 from lo_kernel.query.functions import FunctionContext, Functions
+from lo_kernel.query.joining import JoinStep
 from lo_kernel.query.mapping import MapStep
 from lo_kernel.query.naming import Naming
 from lo_kernel.query.ports import JSON, ReadLog, Reducers, Registration, StateReader
-from lo_kernel.query.relational import JoinStep, KeysStep, SelectStep, find_reducer
+from lo_kernel.query.relational import KeysStep, SelectStep, find_reducer
 from lo_kernel.query.rows import Rows, flat_rows
 from lo_kernel.query.steps import CallStep, Change, Dirt, Env, ParameterStep, Step, Timing, ValueStep
 from lo_kernel.query.validate import check

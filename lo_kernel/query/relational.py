@@ -1,4 +1,4 @@
-"""The steps that work on rows: ``keys``, ``select`` and ``join``, each row by row where it can."""
+"""The steps that read states: ``keys`` and ``select``, each row by row where it can."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lo_kernel.query.ports import JSON, Reducers, Registration
 from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Env, Step, shifted
 from lo_kernel.query.values import is_error
 
-__all__ = ["JoinStep", "KeysStep", "SelectStep", "dimensions", "find_reducer"]
+__all__ = ["KeysStep", "SelectStep", "dimensions", "find_reducer"]
 
 _CANONICAL = {"STUDENT": "user_id", "TEACHER": "user_id", "CLASS": "class_id", "RESOURCE": "doc_id"}
 
@@ -120,7 +120,7 @@ class KeysStep(Step):
         missing = [one for one in self._dimensions if not one.given]
         self.prefix = reducer_prefix(registration.qualname) if missing else ""
         if not missing:
-            return [self._item(row) for row in self._zip()]
+            return self._items()
         self._existing = {}
         self._by_given = {}
         for key in sorted(await self.env.reader.keys(self.prefix)):
@@ -174,6 +174,29 @@ class KeysStep(Step):
         if not columns:
             return iter([()])
         return zip(*(c[:length] if isinstance(c, list) else [c] * length for c in columns), strict=True)
+
+    def _items(self) -> list[JSON]:
+        """One item for each row of values; of plain rows with one id each, the usual case, at once."""
+        if len(self._given_dimensions) != 1:
+            return [self._item(row) for row in self._zip()]
+        one = self._given_dimensions[0]
+        rows, path = self.env.resolve(one.values), one.path
+        if not isinstance(rows, list) or not path or "." in path:
+            return [self._item(row) for row in self._zip()]
+        start = state_key("Internal", self._qualname, {one.key_name: ""})
+        label, id_name, default = one.label, one.id_name, self._default
+        items: list[JSON] = []
+        for row in rows:
+            value = row.get(path) if type(row) is dict else None
+            if type(value) is not str or not value or "provenance" in row or "error" in row:
+                items.append(self._item((row,)))
+                continue
+            entry = {"value": row, path: value}
+            entry[id_name] = value
+            items.append({"key": start + value, "provenance": {label: entry}, "default": default})
+            if label == "STUDENT":
+                self.students.add(value)
+        return items
 
     def _item(self, row: tuple[JSON, ...]) -> dict[str, JSON]:
         values, provenance, wrong = self._given(row)
@@ -279,7 +302,8 @@ class SelectStep(Step):
             if name is not None:
                 self.places.setdefault(name, []).append(place)
         states = await self._read(list(self.places))
-        return [self._row(item, states.get(item.get("key"))) for item in items]
+        fields = self.env.resolve(self.node.fields.get("fields"))
+        return [self._row(item, states.get(item.get("key")), fields) for item in items]
 
     async def refresh(self, changes: Mapping[str, Change], dirt: Dirt) -> Change:
         """Read again what changed."""
@@ -306,9 +330,10 @@ class SelectStep(Step):
         states = await self._read(
             list(dict.fromkeys(name for p in touched if (name := self._keys[p]) is not None))
         )
+        fields = self.env.resolve(self.node.fields.get("fields"))
         changed = set()
         for place in touched:
-            row = self._row(items[place], states.get(self._keys[place]))
+            row = self._row(items[place], states.get(self._keys[place]), fields)
             if row != self.value[place]:
                 self.value[place] = row
                 changed.add(place)
@@ -337,15 +362,16 @@ class SelectStep(Step):
             return {}
         return dict(zip(keys, await self.env.reader.read(keys), strict=True))
 
-    def _row(self, item: dict[str, JSON], state: JSON) -> dict[str, JSON]:
+    def _row(self, item: dict[str, JSON], state: JSON, fields: JSON) -> dict[str, JSON]:
         if "key" not in item:  # an error in its place
             return item
-        row: dict[str, JSON] = {"provenance": {"key": item["key"], "provenance": item["provenance"]}}
-        fields = self.env.resolve(self.node.fields.get("fields"))
+        provenance = {"key": item["key"], "provenance": item["provenance"]}
+        row: dict[str, JSON] = {"provenance": provenance}
         known = state if state is not None else item.get("default")
         if fields == "All":
             if isinstance(known, dict):
-                row.update((name, value) for name, value in known.items() if name != "provenance")
+                row.update(known)
+                row["provenance"] = provenance
             elif known is not None:
                 row["value"] = known
             return row
@@ -364,108 +390,6 @@ class SelectStep(Step):
                     )
             row[name] = value
         return row
-
-
-class JoinStep(Step):
-    """Rows of the left with what matches on the right."""
-
-    def __init__(self, node: Node, env: Env) -> None:
-        super().__init__(node, env)
-        self._left_ids: list[JSON] = []
-        self._left_places: dict[JSON, set[int]] = {}
-        self._right_ids: list[JSON] = []
-        self._right_place: dict[JSON, int] = {}
-
-    async def evaluate(self) -> JSON:
-        """All rows, joined."""
-        left, right = self._sides()
-        for name, side in (("left", left), ("right", right)):
-            if not isinstance(side, list):
-                return self.error(
-                    f"node {self.node.name!r}, field {name!r}: expected rows, got {describe(side)}"
-                )
-        self._right_ids = [_join_id(row, self.node.fields["right_on"]) for row in right]
-        self._right_place = {key: place for place, key in enumerate(self._right_ids) if key is not MISSING}
-        self._left_ids = []
-        self._left_places = {}
-        for place, row in enumerate(left):
-            self._index_left(place, row)
-        return [self._joined(place, left, right) for place in range(len(left))]
-
-    async def refresh(self, changes: Mapping[str, Change], dirt: Dirt) -> Change:
-        """Join again the rows that changed on either side."""
-        left_ref, right_ref = self.node.fields["left"], self.node.fields["right"]
-        if not any(changes[name] for name in self.inputs):
-            return NOTHING
-        if (
-            not isinstance(left_ref, Ref)
-            or not isinstance(right_ref, Ref)
-            or not isinstance(self.value, list)
-        ):
-            return await self.again()
-        left_change, right_change = changes[left_ref.node], changes[right_ref.node]
-        if left_change is WHOLE or right_change is WHOLE or self.failed_input() is not None:
-            return await self.again()
-        left, right = self._sides()
-        touched: set[int] = set()
-        for place in sorted(right_change):
-            key = _join_id(right[place], self.node.fields["right_on"])
-            if place >= len(self._right_ids):
-                self._right_ids.append(key)
-                if key is not MISSING:
-                    self._right_place[key] = place
-            elif key != self._right_ids[place]:
-                return await self.again()
-            if key is not MISSING:
-                touched |= self._left_places.get(key, set())
-        for place in sorted(left_change):
-            self._index_left(place, left[place])
-            if place >= len(self.value):
-                self.value.append(None)
-        touched |= left_change
-        changed = set()
-        for place in touched:
-            row = self._joined(place, left, right)
-            if row != self.value[place]:
-                self.value[place] = row
-                changed.add(place)
-        return changed
-
-    def _sides(self) -> tuple[JSON, JSON]:
-        return self.env.resolve(self.node.fields["left"]), self.env.resolve(self.node.fields["right"])
-
-    def _index_left(self, place: int, row: JSON) -> None:
-        key = _join_id(row, self.node.fields["left_on"])
-        if place < len(self._left_ids):
-            old = self._left_ids[place]
-            if old is not MISSING:
-                self._left_places[old].discard(place)
-            self._left_ids[place] = key
-        else:
-            self._left_ids.append(key)
-        if key is not MISSING:
-            self._left_places.setdefault(key, set()).add(place)
-
-    def _joined(self, place: int, left: list[JSON], right: list[JSON]) -> JSON:
-        row = left[place]
-        key = self._left_ids[place]
-        if key is MISSING or key not in self._right_place:
-            return row
-        match = right[self._right_place[key]]
-        if not match:
-            return row
-        joined = {**row, **match}
-        if "provenance" in row:  # the row stays the left one's: whose it is does not change
-            joined["provenance"] = row["provenance"]
-        return joined
-
-
-def _join_id(row: JSON, path: str) -> JSON:
-    """What a row is matched by; :data:`MISSING` where it has nothing that could be."""
-    if not isinstance(row, dict):
-        return MISSING
-    key = follow(row, path)
-    return MISSING if isinstance(key, dict | list) else key
 
 
 def _signature(registration: Registration) -> tuple[Any, ...]:

@@ -98,8 +98,10 @@ class Board:
             sent = self._rows(board, export, rows, sorted(change))
             if sent is not None:
                 return self._noted(sent)
-        taken: dict[str, int] = {}
-        paths = [_unique(_path(export, place, row, single), taken) for place, row in enumerate(rows)]
+        paths = [_path(export, place, row, single) for place, row in enumerate(rows)]
+        if len(set(paths)) < len(paths):
+            taken: dict[str, int] = {}
+            paths = [_unique(path, taken) for path in paths]
         known = set(paths)
         changes = []
         for path in [path for path in board.values if path not in known]:

@@ -49,7 +49,13 @@ def identity(row: JSON) -> Identity:
     """
     if not isinstance(row, dict):
         return ()
-    here = row.get("provenance")
+    here: JSON = row.get("provenance")
+    try:  # nearly always what a select wrote of one learner
+        (only,) = here["provenance"].values()
+        if "key" in here and "STUDENT" in here["provenance"] and type(only["user_id"]) is str:
+            return (("STUDENT", only["user_id"]),)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
     for _ in range(32):  # a map over a map over a select: the innermost provenance has the ids
         if not isinstance(here, dict):
             break
@@ -88,7 +94,8 @@ def visible(value: JSON) -> JSON:
     """A value as it leaves the server: without the provenance of its rows."""
     if isinstance(value, dict):
         if "provenance" in value:
-            return {key: item for key, item in value.items() if key != "provenance"}
+            value = value.copy()
+            del value["provenance"]
         return value
     if isinstance(value, list):
         return [visible(item) if isinstance(item, dict) else item for item in value]
