@@ -256,9 +256,26 @@ def test_the_catalog_lists_every_query_with_what_it_takes_and_gives() -> None:
     first, second, last = small.catalog
     assert first.sample == [{"count": 0, "user_id": "tc-testcase-u0"}]
     assert second.description == "The latest state of m.docs for each learner of a class, by doc_id."
-    assert repr(last) == "own.class(course_id)  The class."
+    assert repr(last) == 'own.class(course_id)  The class.\n    [{"user_id":"x"}]'
     assert last.sample == [{"user_id": "x"}]
     assert small.catalog.get("m").export("m.counter_export").returns == "m.counter_join_roster"
+
+
+def test_the_list_of_queries_is_a_table_with_a_way_to_their_page() -> None:
+    """In a notebook the catalog is HTML with parameters, descriptions, samples and, where known, a link."""
+    small = parts()
+    assert small.catalog._repr_html_() == "<em>no queries</em>"
+    small.catalog.add(
+        "own", {"execution_dag": {"a": [1]}, "exports": {"e": {"returns": "a", "sample": ["<b>" * 90]}}}
+    )
+    shown = small.catalog._repr_html_()
+    assert "own.e()" in shown
+    assert "<b>" not in shown
+    assert "&lt;b&gt;" in shown
+    assert "…" in shown
+    assert "href" not in shown
+    small.catalog.page = lambda: "http://here/queries?token=a&b"
+    assert 'href="http://here/queries?token=a&amp;b"' in small.catalog._repr_html_()
 
 
 def test_names_are_found_and_doubtful_ones_are_told() -> None:

@@ -269,6 +269,23 @@ async def test_a_store_that_fails_is_told_and_read_again() -> None:
         assert back["students.tc-u0"] == {"count": 1}
 
 
+async def test_a_store_that_is_away_at_first_is_read_again() -> None:
+    """A reader who comes while the store is out of reach is told, and gets everything when it is back."""
+    parts = counting(people=2)
+    parts.states.fails = 1
+    async with parts.live.subscribe("m", ["counter"]) as subscription:
+        told = sent(await soon(subscription))
+        assert [(message["op"], message["path"]) for message in told] == [("error", "counter")]
+        whole = sent(await soon(subscription))
+        assert [(message["op"], message["path"]) for message in whole] == [
+            ("delete", "counter"),
+            ("update", "students.tc-u0"),
+            ("update", "students.tc-u1"),
+        ]
+        parts.set("counter", "tc-u0", {"count": 1})
+        assert [message["value"] for message in sent(await soon(subscription))] == [{"count": 1}]
+
+
 async def test_a_query_that_cannot_run_says_so_at_once() -> None:
     """A mistake in a query raises where it is asked, and nothing is left running."""
     parts = counting()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -83,6 +84,23 @@ async def test_a_query_is_drawn_with_the_times_of_its_last_run(settings: Setting
     assert all(node["seconds"] is not None for node in after["nodes"])
     assert [node["node"] for node in after["nodes"] if node["answer"]] == ["mean"]
     assert "best" not in {node["node"] for node in after["nodes"]}
+
+
+async def test_a_paused_reducer_is_said_to_be_one(settings: Settings) -> None:
+    """The drawing comes with how the reducers do that the query reads: a paused one has old states."""
+    kept = replace(settings, store="sqlite")
+    async with asking(kept) as (runtime, _):
+        await runtime.registry.get("count").ready()
+        await send(runtime, "ann")
+        await runtime.pipeline.commit()
+    async with running_app(kept) as runtime:
+        headers = {"Authorization": f"Bearer {runtime.security.tokens['read']}"}
+        async with (
+            aiohttp.ClientSession(runtime.url, headers=headers) as client,
+            client.get("/queries/drawing?query=page_tests.count") as answer,
+        ):
+            reducers = (await answer.json())["reducers"]
+    assert [(one["id"], one["status"]) for one in reducers] == [("count", "paused")]
 
 
 async def test_a_query_that_is_not_there_is_an_error_that_lists_what_is(settings: Settings) -> None:

@@ -247,7 +247,7 @@ class QueryConnection:
         return dag, (there, absent), kwargs
 
     async def _progress(self, name: str, subscription: Subscription) -> None:
-        while not subscription.started:
+        while not (subscription.started or subscription.waiting):
             for registration in subscription.running.registrations():
                 about = {
                     "reducer": registration.id,

@@ -7,6 +7,7 @@ notebook's own token may do.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ import msgspec
 from aiohttp import web
 
 from lo_kernel.app.security import ACCESS, takes
+from lo_kernel.app.status import reducer_facts
 from lo_kernel.errors import LOError, QueryError
 from lo_kernel.runtime import Runtime
 
@@ -55,7 +57,7 @@ def routes(runtime: Runtime, page: Page) -> list[web.RouteDef]:
     @takes("read")
     async def drawing(request: web.Request) -> web.StreamResponse:
         try:
-            return _json(_drawn(runtime.executor.explain(request.query.get("query", ""))))
+            return _json(_drawn(runtime, runtime.executor.explain(request.query.get("query", ""))))
         except LOError as error:
             return _json({"error": str(error)}, status=404)
 
@@ -73,7 +75,7 @@ def routes(runtime: Runtime, page: Page) -> list[web.RouteDef]:
             }
             for name in exports
         ]
-        return _json({"exports": found, "drawing": _drawn(explanation)})
+        return _json({"exports": found, "drawing": _drawn(runtime, explanation)})
 
     return [
         web.get("/queries", queries),
@@ -199,8 +201,18 @@ def _type(default: Any, takers: list[tuple[str, Any]], functions: Functions) -> 
     return "any"
 
 
-def _drawn(explanation: Explanation) -> dict[str, Any]:
+def _drawn(runtime: Runtime, explanation: Explanation) -> dict[str, Any]:
+    from lo_kernel.query.relational import find_reducer
+
+    reducers = {}
+    for name in explanation.order:
+        node = explanation.dag.nodes[name]
+        if node.dispatch == "keys":
+            with contextlib.suppress(LOError):
+                reducer = find_reducer(runtime.registry, node.fields["function"])
+                reducers[reducer.id] = reducer
     return {
+        "reducers": reducer_facts(reducers.values()),
         "svg": explanation.svg(),
         "nodes": explanation.nodes(),
         "seconds": explanation.seconds,

@@ -53,8 +53,19 @@ class QueryVerbs(Verbs):
 
     @property
     def queries(self) -> Any:
-        """The queries there are, with their parameters."""
-        return self._runtime.catalog
+        """The queries there are, with parameters, descriptions and sample answers; JupyterLab has a link to
+        the page that runs them.
+        """
+        from lo_kernel.notebook.dashboards_view import browser_address
+
+        runtime = self._runtime
+
+        def page() -> str:
+            address = browser_address(runtime)
+            return address.of("queries", runtime.security.ticket()) if address.base else ""
+
+        runtime.catalog.page = page
+        return runtime.catalog
 
     def publish(self, name: str) -> Callable[[Any], Any]:
         """Make a function usable in queries: ``@lo.publish("my_module.longest")``."""

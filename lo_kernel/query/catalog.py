@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from lo_kernel.engine.keys import KeyField
 from lo_kernel.errors import UnknownQueryError
@@ -14,6 +17,10 @@ from lo_kernel.query.language import PROVENANCE_STUDENT, Node, q
 from lo_kernel.query.ports import JSON, Registration, Unsubscribe
 
 __all__ = ["Catalog", "QueryInfo"]
+
+
+SHOWN_SAMPLE: Final = 120
+"""Characters of a sample answer that a list shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +38,23 @@ class QueryInfo:
         """How it is asked for in a notebook: ``my_module.counter``."""
         return f"{self.dag}.{self.export}"
 
-    def __repr__(self) -> str:
+    @property
+    def call(self) -> str:
+        """Its name with its parameters: ``my_module.counter(course_id=None)``."""
         given = ", ".join(p.name if p.required else f"{p.name}={p.default!r}" for p in self.parameters)
-        return f"{self.name}({given})  {self.description}".rstrip()
+        return f"{self.name}({given})"
+
+    @property
+    def example(self) -> str:
+        """The sample answer as JSON, at most 120 characters of it; empty where there is none."""
+        if self.sample is None:
+            return ""
+        text = msgspec.json.encode(self.sample).decode()
+        return text if len(text) <= SHOWN_SAMPLE else text[: SHOWN_SAMPLE - 1] + "…"
+
+    def __repr__(self) -> str:
+        line = f"{self.call}  {self.description}".rstrip()
+        return f"{line}\n    {self.example}" if self.example else line
 
 
 class Catalog:
@@ -50,6 +71,8 @@ class Catalog:
         self._dags: dict[str, Dag] = {}
         self._reducers: dict[str, dict[str, Registration]] = {}
         self._listeners: list[Callable[[str], None]] = []
+        self.page: Callable[[], str] | None = None
+        """Gives the address of the page that shows them, for the HTML of this list."""
 
     def add(self, name: str, source: Any) -> None:
         """Add a DAG under ``name``, or replace it; a module's ``EXECUTION_DAG`` as it is.
@@ -140,6 +163,21 @@ class Catalog:
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self)) or "no queries"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><code>{html.escape(info.call)}</code></td><td>{html.escape(info.description)}</td>"
+            f"<td><code>{html.escape(info.example)}</code></td></tr>"
+            for info in self
+        )
+        if not rows:
+            return "<em>no queries</em>"
+        head = "".join(f"<th>{title}</th>" for title in ("query", "what it answers", "sample answer"))
+        link = html.escape(self.page()) if self.page is not None else ""
+        page = (
+            f'<p><a href="{link}" target="_blank" rel="noopener">Run them in a page</a></p>' if link else ""
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{page}"
 
     def _rebuild(self, name: str) -> None:
         source = copy.deepcopy(dict(self._sources.get(name) or {"execution_dag": {}, "exports": {}}))

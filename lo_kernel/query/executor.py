@@ -46,6 +46,9 @@ _STEPS: dict[str, type[Step]] = {
 _REMEMBERED: Final = 64
 """Queries whose times are kept."""
 
+_TOLD_SECONDS: Final = 0.25
+"""How often whoever waits is told how far a reducer is."""
+
 OnWait = Callable[[Registration], None]
 
 
@@ -192,7 +195,7 @@ class Executor:
         """The answers, by export: ``{"counter": [{"count": 2, ...}, ...]}``.
 
         Without ``exports``, all of the DAG. A reducer that is still going through the past is waited for;
-        ``on_wait`` is told of it first. An error inside one value is a value in its place.
+        ``on_wait`` is told of it meanwhile. An error inside one value is a value in its place.
         """
         running = self.prepare(query, exports, parameters, names=names)
         await self.wait(running, on_wait)
@@ -233,14 +236,18 @@ class Executor:
         return running
 
     async def wait(self, running: Running, on_wait: OnWait | None = None) -> None:
-        """Wait for the reducers that are still going through the past."""
+        """Wait for the reducers that are still going through the past; ``on_wait`` hears of it meanwhile."""
         for registration in running.registrations():
             ready = asyncio.ensure_future(_ready(registration))
-            if on_wait is not None:
-                await asyncio.sleep(0)
-                if not ready.done():
+            try:
+                if on_wait is not None:
+                    await asyncio.sleep(0)
+                while on_wait is not None and not ready.done():
                     on_wait(registration)
-            await ready
+                    await asyncio.wait([ready], timeout=_TOLD_SECONDS)
+                await ready
+            finally:
+                ready.cancel()
 
     async def start(self, running: Running, *, record: bool = True) -> None:
         """Make every answer, remember how long it took, and put on record whose data that was.

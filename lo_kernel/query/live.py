@@ -20,7 +20,7 @@ from lo_kernel.query.executor import Executor, Running
 from lo_kernel.query.naming import Naming
 from lo_kernel.query.ports import JSON, Changes
 from lo_kernel.query.rows import Rows
-from lo_kernel.query.steps import WHOLE, Change, Dirt
+from lo_kernel.query.steps import WHOLE, Change, Dirt, may_pass
 from lo_kernel.query.updates import Board, RowChange, Update
 from lo_kernel.query.values import error_value
 
@@ -380,15 +380,23 @@ class _Shared:
             await self.live.executor.start(self.running, record=False)
             for export in self.running.exports:
                 self.board.take(export, self.running.answer(export), WHOLE)
-            self.started = True
-            self._record()
-            for reader in list(self.readers):
-                reader.push(self.board.snapshot())
+            self._first()
+            self._try_again_later()
         except Exception as error:
-            for reader in list(self.readers):
-                reader.fail(error)
+            if may_pass(error):
+                self._failed(error)
+            else:
+                for reader in list(self.readers):
+                    reader.fail(error)
         finally:
             self._done(asyncio.get_running_loop().time())
+
+    def _first(self) -> None:
+        """Give everything to all who have waited for the first answer."""
+        self.started = True
+        self._record()
+        for reader in list(self.readers):
+            reader.push(self.board.snapshot())
 
     async def _refresh(self) -> None:
         since = asyncio.get_running_loop().time()
@@ -397,11 +405,15 @@ class _Shared:
         self._keys, self._functions, self._reducers = set(), set(), False
         try:
             changes = await self._changes(dirt, whole)
+            self._try_again_later()
             sent = [
                 change
                 for export, rows in changes.items()
                 for change in self.board.take(export, self.running.answer(export), rows)
             ]
+            if not self.started:
+                self._first()
+                return
             if sent:
                 self._tell(Update(sent))
             if dirt.functions or dirt.reducers or whole:
@@ -430,6 +442,12 @@ class _Shared:
     def _tell(self, update: Update) -> None:
         for reader in list(self.readers):
             reader.push(update)
+
+    def _try_again_later(self) -> None:
+        """Where a step could not read states, its error is the answer for now."""
+        if any(step.unread for step in self.running.steps):
+            self._whole = True
+            self._next = asyncio.get_running_loop().time() + _RETRY_SECONDS
 
     def _failed(self, error: Exception) -> None:
         """What could not be read is read again as a whole, in a while; readers are told meanwhile."""

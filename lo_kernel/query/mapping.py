@@ -13,7 +13,7 @@ from lo_kernel.query.dag import Ref
 from lo_kernel.query.functions import Function, invoke
 from lo_kernel.query.paths import MISSING, describe, follow
 from lo_kernel.query.ports import JSON
-from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Step
+from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Step, call_error
 from lo_kernel.query.values import error_value, is_error
 
 __all__ = ["MapStep"]
@@ -116,7 +116,7 @@ class MapStep(Step):
                 result = await invoke(function, [given], kwargs, self.env.context)
         except Exception as error:
             wrong = error_value(
-                f"{function.name}: {type(error).__name__}: {error}",
+                call_error(function.name, error),
                 "map",
                 error,
                 node=self.node.name,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from lo_kernel.errors import LOError, StoreError
 from lo_kernel.query.dag import Node, Ref
 from lo_kernel.query.functions import FunctionContext, Functions, invoke
 from lo_kernel.query.ports import JSON, Reducers, StateReader
@@ -28,7 +29,9 @@ __all__ = [
     "Step",
     "Timing",
     "ValueStep",
+    "call_error",
     "difference",
+    "may_pass",
 ]
 
 
@@ -91,9 +94,12 @@ class Step:
         self.env = env
         self.inputs: tuple[str, ...] = tuple(dict.fromkeys(node.inputs.values()))
         self.value: JSON = None
+        self.unread = False
+        """Whether the answer is an error that may pass by itself, as that of a store that is out of reach."""
 
     async def run(self) -> None:
         """Make the whole answer; an error on the way becomes the answer."""
+        self.unread = False
         failed = self.failed_input()
         if failed is not None:
             self.value = failed
@@ -101,6 +107,7 @@ class Step:
         try:
             self.value = await self.evaluate()
         except Exception as error:  # whatever a published function raises
+            self.unread = may_pass(error)
             self.value = self.error(f"{type(error).__name__}: {error}", error)
 
     async def refresh(self, changes: Mapping[str, Change], dirt: Dirt) -> Change:
@@ -189,7 +196,7 @@ class CallStep(Step):
             return await invoke(function, args, kwargs, self.env.context)
         except Exception as error:
             return error_value(
-                f"{name}: {type(error).__name__}: {error}",
+                call_error(name, error),
                 "call",
                 error,
                 node=self.node.name,
@@ -199,6 +206,25 @@ class CallStep(Step):
     def is_dirty(self, dirt: Dirt) -> bool:
         """Whether the function now gives something else."""
         return self.node.fields["function_name"] in dirt.functions
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether trying again later may help: nothing of ours that says what is wrong with the query."""
+    return isinstance(error, StoreError) or not isinstance(error, LOError)
+
+
+def call_error(name: str, error: Exception) -> str:
+    """What a published function raised, for whoever asked; one of our own says by itself what it is.
+
+    >>> call_error("top", LOError("top: n: expected how many rows, got -1"))
+    'top: n: expected how many rows, got -1'
+    >>> call_error("grade", ValueError("no"))
+    'grade: ValueError: no'
+    """
+    text = str(error)
+    if isinstance(error, LOError):
+        return text if text.startswith(f"{name}:") else f"{name}: {text}"
+    return f"{name}: {type(error).__name__}: {text}"
 
 
 def difference(old: JSON, new: JSON) -> Change:

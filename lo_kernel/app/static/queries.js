@@ -115,6 +115,7 @@ function choose(query, anew = true) {
     get("live").checked = false;
     get("sample").hidden = true;
     get("built").hidden = true;
+    get("reducers").hidden = true;
   }
   get("form").hidden = !query;
   if (!query) {
@@ -164,8 +165,11 @@ async function drawing() {
 }
 
 let builtAs = "";
-function build({ svg, nodes, seconds, dag }) {
+function build({ svg, nodes, seconds, dag, reducers }) {
   get("built").hidden = false;
+  const notes = reducers.map(care).filter(Boolean).join(" ");
+  get("reducers").hidden = !notes;
+  if (get("reducers").textContent !== notes) get("reducers").textContent = notes;
   get("took").textContent = seconds === null ? "Not run yet." : `The last run took ${time(seconds)} in the app.`;
   if (svg === builtAs) return;
   builtAs = svg;
@@ -185,6 +189,13 @@ function build({ svg, nodes, seconds, dag }) {
   get("json").textContent = JSON.stringify(dag, null, 2);
   const change = mayWrite && state.chosen.name !== OWN ? [element("button", { type: "button", class: "small", onclick: copy }, "Change a copy")] : [];
   get("json-tools").replaceChildren(...change);
+}
+
+/** What is to be known of a reducer before its states are believed. */
+function care({ id, status, errors, last_error: last }) {
+  if (status === "paused") return `The reducer ${id} is paused: its code isn't here now, and its states are those of before.`;
+  if (status === "failed") return `The reducer ${id} failed: ${last}.`;
+  return errors ? `The reducer ${id} failed at ${counted(errors, "event")}, last with ${last}. Other events are counted.` : "";
 }
 
 const time = (seconds) => (seconds < 1 ? `${(seconds * 1000).toFixed(seconds < 0.01 ? 2 : 0)} ms` : `${seconds.toFixed(2)} s`);
