@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 from apps import running_app
-from page_parts import barriers, class_list, proxied, send
+from page_parts import barriers, class_list, proxied, send, serving
 from test_dashboard_page import ANN, BO, CY, holds, opened, state
 from test_queries_page import add_queries
 from waiting import auntil
@@ -278,6 +279,34 @@ async def test_other_pages_lead_to_it_and_it_leads_home(
             await page.click("nav >> text=Home")
             await page.click("nav >> text=Queries")
             await page.wait_for_selector(DRAWN)
+
+
+async def test_inside_a_notebook_it_gets_in_by_its_ticket_alone(
+    classroom: Settings, open_browser: OpenBrowser
+) -> None:
+    """In a frame of another page, where no cookie is sent, the ticket is enough to list, run and draw."""
+
+    async def with_frame(_: web.Request) -> web.Response:
+        source = f"{runtime.url}queries?token={runtime.security.ticket()}#page_tests.count"
+        text = f"<!doctype html><iframe src='{source}' width=1200 height=800></iframe>"
+        return web.Response(text=text, content_type="text/html")
+
+    around = web.Application()
+    around.router.add_get("/", with_frame)
+    async with running_app(classroom) as runtime, serving(around) as port, open_browser() as browser:
+        add_queries(runtime)
+        await send(runtime, "ann")
+        page = await browser.new_page()
+        await page.goto(f"http://localhost:{port}/")
+        frame = page.frame_locator("iframe")
+        await frame.locator(DRAWN).wait_for()
+        await frame.locator("#run").click()
+        await frame.locator("#rows tbody tr").first.wait_for()
+        assert "Ann Arbor" in await frame.locator("#rows").inner_text()
+        await frame.locator("nav >> text=Home").click()
+        await frame.locator("#tiles div").first.wait_for()
+        await frame.locator("nav >> text=Queries").click()
+        await frame.locator(DRAWN).wait_for()
 
 
 async def test_it_can_be_used_by_keyboard_and_read_aloud(
