@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -60,6 +61,26 @@ def test_app_answers_before_the_first_cell(start_kernel: StartKernel) -> None:
     assert "Learning Observer" in banner
     port = int(banner.split("http://127.0.0.1:")[1].split("/")[0])
     assert answers(port)
+
+
+CERTIFICATES = """\
+import ssl
+from aiohttp import connector
+def held(context):  # as OpenSSL says, with nothing of ours between
+    return ssl.SSLContext.cert_store_stats(context)["x509"]
+context, plain = connector._SSL_CONTEXT_VERIFIED, ssl.create_default_context()
+before = held(context)
+assert type(plain) is ssl.SSLContext and plain.verify_mode == context.verify_mode == ssl.CERT_REQUIRED
+context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="example.org")
+print(before, held(context) == held(plain) > 0)
+"""
+
+
+def test_a_tls_client_in_a_cell_has_the_machines_certificates(shared_kernel: RunningKernel) -> None:
+    """aiohttp's own contexts read them before their first connection, and not while the kernel starts."""
+    if not ssl.create_default_context().cert_store_stats()["x509"]:
+        pytest.skip("this machine has no bundle of CA certificates: apt-get install ca-certificates")
+    assert shared_kernel.execute(CERTIFICATES).text == "0 True\n"
 
 
 def test_app_runs_on_the_kernels_loop(shared_kernel: RunningKernel) -> None:

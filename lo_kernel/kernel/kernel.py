@@ -268,7 +268,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self._offer_lo()
 
     async def _start_app(self) -> None:
-        # imported here: a launch does it on another thread at the same time, see lo_kernel.kernel.launch
+        # imported here: lo_kernel.kernel.launch has done it, with the certificates left for later
         from lo_kernel.bridge import LoopBridge
         from lo_kernel.kernel.apps import app_factory
         from lo_kernel.kernel.host import AppHost, port_candidates
