@@ -169,7 +169,7 @@ def test_debugger_evaluations_are_on_record(kernel: RunningKernel) -> None:
     ask.stop_at(code, line=3)
     ask("configurationDone")
     cell = kernel.send(code)
-    thread, frame = ask.stopped()
+    thread, (frame, *_) = ask.stopped()
     ask("evaluate", expression="x + 1000", frameId=frame["id"], context="repl")
     ask("continue", threadId=thread)
     kernel.collect(cell)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
+from lo_kernel.kernel.audit.page import to_html
 from lo_kernel.kernel.audit.reading import AuditReader, rows_of
-from lo_kernel.kernel.audit.report import FORMATS, to_csv, to_html, to_jsonl
+from lo_kernel.kernel.audit.report import FORMATS, to_csv, to_jsonl
 from lo_kernel.kernel.audit.verify import verify
 from lo_kernel.query.rows import Rows
 
@@ -69,7 +70,10 @@ def _export(
     options: argparse.Namespace, workspace: Path, events: list[dict[str, object]], student: str | None
 ) -> int:
     if options.format == "html":
-        text = to_html(events, workspace=workspace.name, verdict=verify(workspace), student=student)
+        others = AuditReader(workspace).aliases.table().values()
+        text = to_html(
+            events, workspace=workspace.name, verdict=verify(workspace), student=student, others=others
+        )
     else:
         text = (to_csv if options.format == "csv" else to_jsonl)(events)
     if options.output is None:

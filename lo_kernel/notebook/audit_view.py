@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from lo_kernel.errors import LOError
+from lo_kernel.notebook.audit_words import plural, reads_of, title_of
 from lo_kernel.query.rows import Rows
 
 __all__ = ["AuditView", "Reader"]
@@ -16,12 +17,19 @@ _COLUMNS = ("n", "at", "user", "kind", "what", "status", "learners", "reads")
 _WIDTH = 72
 
 _STYLE = """
-.lo-audit{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;max-width:60rem;
- border:1px solid var(--jp-border-color1,#d0d7de);border-radius:6px;padding:.8em 1em}
-.lo-audit table{border-collapse:collapse;width:100%;font-size:12px}
-.lo-audit td,.lo-audit th{text-align:left!important;padding:.25em .8em .25em 0!important;
- vertical-align:top;border-bottom:1px solid var(--jp-border-color2,#e4e8ec)}
-.lo-audit code{font-size:11px;background:none;overflow-wrap:anywhere}
+.lo-audit{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;
+ max-width:60rem;border:1px solid var(--jp-border-color1,#d0d7de);border-radius:6px;padding:.8em 1em}
+.lo-audit p{margin:.2em 0 .6em}
+.lo-audit table{border-collapse:collapse;width:100%;font-size:13px;table-layout:auto!important;margin:0}
+.lo-audit tr{background:none!important}
+.lo-audit td{text-align:left!important;padding:.4em 1em .4em .6em!important;vertical-align:top!important;
+ white-space:normal!important;max-width:none!important;
+ border-top:1px solid var(--jp-border-color2,#e4e8ec)!important}
+.lo-audit td:first-child{white-space:nowrap!important;width:1%;border-left:3px solid transparent!important}
+.lo-audit tr.lo-reads td:first-child{border-left-color:var(--jp-brand-color1,#0969da)!important}
+.lo-audit td:last-child{white-space:nowrap!important;width:1%;padding-right:0!important}
+.lo-audit code{font-size:12px;background:none!important;padding:0!important;overflow-wrap:anywhere;
+ color:var(--jp-ui-font-color2,#59636e)}
 .lo-audit .lo-soft{color:var(--jp-ui-font-color2,#59636e)}
 .lo-audit .lo-bad{color:var(--jp-error-color1,#b42318)}
 """
@@ -109,29 +117,45 @@ class AuditView:
     def _repr_html_(self) -> str:
         if self._reader is None:
             return f"<em>{html.escape(repr(self))}</em>"
-        rows = [_line(row) for row in reversed(_rows(self._reader.events()[-_CARD:]))]
-        head = "".join(f"<th>{name}</th>" for name in ("when (UTC)", "who", "what", "ended", "read"))
+        newest = self._reader.events()[-_CARD:]
+        days = {event["at"][:10] for event in newest}
+        users = {event["user"] for event in newest}
+        rows = "".join(_line(each, day=len(days) > 1, user=len(users) > 1) for each in reversed(newest))
+        here = "".join([f" of {each}" for each in days if len(days) == 1])
+        here += "".join([f" by {each}" for each in users if len(users) == 1 and each])
         return (
-            f'<style>{_STYLE}</style><div class="lo-audit"><strong>The record</strong> '
-            f'<span class="lo-soft">{html.escape(self._summary())}</span>'
-            f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-            '<p class="lo-soft">lo.audit.of(student): what has read one learner. '
+            f'<style>{_STYLE}</style><div class="lo-audit"><p><strong>The record</strong> '
+            f'<span class="lo-soft">{html.escape(self._summary())}.<br>The newest{html.escape(here)}, UTC; '
+            f"a line at the left marks what has read learners' data:</span></p>"
+            f"<table><tbody>{rows}</tbody></table>"
+            '<p class="lo-soft" style="margin-top:.8em">lo.audit.of(student): what has read one learner. '
             "lo.audit.verify(): whether the record is whole.</p></div>"
         )
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    ended = html.escape(row["status"])
-    if row["status"] == "error":
-        ended = f'<span class="lo-bad">{html.escape(row["error"])}</span>'
-    elif row["ms"] is not None:
-        ended += f' <span class="lo-soft">{row["ms"] / 1000:.2f} s</span>'
-    many = row["learners"]
-    read = f"{many} learner{'s'[: many != 1]}<br>{html.escape(row['reads'])}" if many else ""
-    kind = "" if row["kind"] == "execute" else f'<span class="lo-soft">{html.escape(row["kind"])}</span> '
-    what = f"{kind}<code>{html.escape(_first_line(row['what']))}</code>"
-    cells = (html.escape(row["at"][:19].replace("T", " ")), html.escape(row["user"]), what, ended, read)
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+def _line(event: Mapping[str, Any], *, day: bool, user: bool) -> str:
+    escape = html.escape
+    status = event.get("status", "")
+    ended = {"no outcome": "not known yet", "aborted": "not run"}.get(status, status)
+    if status == "error":
+        ended = f'<span class="lo-bad">{escape(str(event.get("error", "")))}</span>'
+    elif status == "ok" and event.get("ms") is not None:
+        ended = f"{event['ms'] / 1000:.2f} s"
+    code = _first_line(event.get("code") or "")
+    about = [escape(title_of(event)), f"<code>{escape(code)}</code>" if code else ""]
+    if reason := event.get("record", {}).get("reason"):
+        about.append(f'<span class="lo-soft">Reason: {escape(str(reason))}</span>')
+    if event["learners"]:
+        many = plural(event["learners"], "learner", "learners")
+        what = reads_of(event)
+        about.append(escape(f"Read data of {many}: {what}" if what else f"It concerns {many}"))
+    parts = [event["at"][:10] if day else "", event["at"][11:19], event["user"] if user else ""]
+    when = "<br>".join(escape(each) for each in parts if each)
+    reads = ' class="lo-reads"' if event["learners"] else ""
+    return (
+        f'<tr{reads}><td class="lo-soft">{when}</td><td>{"<br>".join(filter(None, about))}</td>'
+        f'<td class="lo-soft">{ended}</td></tr>'
+    )
 
 
 def _rows(events: Iterable[Mapping[str, Any]]) -> Rows:
