@@ -161,34 +161,38 @@ class AuditLog:
             "kind": kind,
         }
         line, found = chained(head.hash, canonical(record))
-        for (
-            text
-        ) in texts:  # before the record that names it: a crash may leave one too many, never one too few
+        if texts:  # before the record that names them: a crash may leave one too many, never one too few
             if self._text_file < 0:
                 self._text_file = open_private(text_path(self.folder, head.first))
-            _write_all(self._text_file, _encode(text) + b"\n")
-        _write_all(self._log_file, line)
+                _cut_torn_line(self._text_file)
+            _write_whole(self._text_file, b"".join(_encode(text) + b"\n" for text in texts))
+        _write_whole(self._log_file, line, head.size)
         self._dirty = True
         self._head = Head(number, found, head.first, head.size + len(line))
         self._write_head()
         return number
 
     def _write_head(self) -> None:
-        self._seen = self._head.encode()
-        _write_at_start(self._head_file, self._seen)
+        """Say where the chain ends. The record itself is written: where this fails, the end is found anew."""
+        self._seen = b""
+        seen = self._head.encode()
+        with contextlib.suppress(OSError):
+            _write_at_start(self._head_file, seen)
+            self._seen = seen
         if self._witness_file >= 0:
-            _write_at_start(self._witness_file, self._seen)
+            with contextlib.suppress(OSError):
+                _write_at_start(self._witness_file, seen)
 
     # -- where the chain ends ------------------------------------------------------------------
 
     def _catch_up(self) -> None:
         """Find the chain's end where another process, or a crash, has moved it."""
         data = _read_at_start(self._head_file, HEAD_BYTES)
-        if data == self._seen and data:
+        size = os.fstat(self._log_file).st_size if self._log_file >= 0 else -1
+        if data == self._seen and data and size == self._head.size:  # nobody was cut off while writing
             return
         head = parse_head(data)
-        same_file = head is not None and self._log_file >= 0 and head.first == self._head.first
-        if head is not None and same_file and os.fstat(self._log_file).st_size == head.size:
+        if head is not None and head.first == self._head.first and size == head.size:
             self._close("_text_file")  # it may have been replaced
             self._head, self._seen = head, data
         else:
@@ -215,7 +219,12 @@ class AuditLog:
             self._head = known
             self._write_head()
             return
-        found, torn = _end_of(last.path)._replace(first=last.first), self._cut_torn_line()
+        found, torn = _end_of(last.path)._replace(first=last.first), _cut_torn_line(self._log_file)
+        if not found.size and (known is None or known.n < last.first):  # cut off as it began this file
+            self._head = known or _end_of(logs[-2].path if len(logs) > 1 else None)
+            self._close("_log_file")
+            self._begin_file()
+            found = self._head
         self._head = found
         if known is not None and known.n > found.n:
             # the chain goes on from where it is known to have been: so its hashes tell that a part is gone
@@ -236,22 +245,6 @@ class AuditLog:
             file.write(made + "\n")
         return made
 
-    def _cut_torn_line(self) -> int:
-        """Cut off a line that was half written; how many bytes it had."""
-        size = os.fstat(self._log_file).st_size
-        at = size
-        while at:
-            start = max(0, at - 4096)
-            os.lseek(self._log_file, start, os.SEEK_SET)
-            place = os.read(self._log_file, at - start).rfind(b"\n")
-            if place >= 0:
-                at = start + place + 1
-                break
-            at = start
-        if at < size:
-            os.ftruncate(self._log_file, at)
-        return size - at
-
     # -- files ---------------------------------------------------------------------------------
 
     def _rotate(self) -> None:
@@ -265,6 +258,7 @@ class AuditLog:
         self._log_file = open_private(self.folder / log_name(first))
         before = self._head.hash
         self._head = Head(self._head.n, before, first, os.fstat(self._log_file).st_size)
+        self._seen = b""  # where its first record can't be written, the next one looks again
         self._day = self._clock() // _DAY
         self._write("file", {"chain": self.chain, "before": before}, ())
 
@@ -326,11 +320,35 @@ def _day_of(path: Path) -> int:
     return 0
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    written = os.write(descriptor, data)
-    while written < len(data):
-        data = data[written:]
+def _write_whole(descriptor: int, data: bytes, end: int | None = None) -> None:
+    """Write at a file's ``end``, all or nothing: a full disk may take the first half of it."""
+    if end is None:
+        end = os.fstat(descriptor).st_size
+    try:
         written = os.write(descriptor, data)
+        while written < len(data):
+            data = data[written:]
+            written = os.write(descriptor, data)
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
+
+
+def _cut_torn_line(descriptor: int) -> int:
+    """Cut off a line that was half written at a file's end; how many bytes it had."""
+    size = os.fstat(descriptor).st_size
+    at = size
+    while at:
+        start = max(0, at - 4096)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        place = os.read(descriptor, at - start).rfind(b"\n")
+        if place >= 0:
+            at = start + place + 1
+            break
+        at = start
+    if at < size:
+        os.ftruncate(descriptor, at)
+    return size - at
 
 
 if hasattr(os, "pread"):
