@@ -14,11 +14,12 @@ import pytest
 from aiohttp import web
 from apps import running_app
 from page_parts import barriers, class_list, proxied, send, serving
-from test_dashboard_page import ANN, BO, CY, holds, opened, state
+from test_dashboard_page import _FIRST, _LAST, ANN, BO, CY, holds, opened, state
 from test_queries_page import add_queries
 from waiting import auntil
 
 from lo_kernel.app.dashboards import Dashboard, Panel
+from lo_kernel.app.overview import add_overview
 from lo_kernel.engine.reducers import student_event_reducer
 from lo_kernel.query.language import q
 from lo_kernel.runtime import Runtime
@@ -338,3 +339,25 @@ async def test_nothing_sticks_out_on_a_phone(classroom: Settings, open_browser: 
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         heights = "[...document.querySelectorAll('button')].map(b => b.offsetHeight).filter(h => h)"
         assert min(await page.evaluate(heights)) >= 34
+
+
+async def test_the_documentations_picture(
+    settings: Settings, open_browser: OpenBrowser, tmp_path: Path, pictures: Path
+) -> None:
+    """A query of a class, kept live, with its drawing; `make pictures` keeps it."""
+    people = [(f"s{n}", f"{first} {_LAST[n % len(_LAST)]}") for n, first in enumerate(_FIRST[:10])]
+    kept = replace(settings, roster=str(class_list(tmp_path / "ten.csv", people, course="Grade 8")))
+    async with running_app(kept) as runtime:
+        add_overview(runtime)
+        now = runtime.clock()
+        for place, (who, _) in enumerate(people):
+            for minute in range(30):
+                if (minute * 7 + place * 5) % (place + 3):
+                    await send(runtime, who, time=now - 60 * (30 - minute) + place)
+        async with opened(open_browser, runtime, "queries") as page:
+            await page.wait_for_selector(DRAWN)
+            await page.check("#live")
+            await state(page, "live")
+            await holds(page, "document.querySelectorAll('#rows tbody tr').length === 10")
+            await page.screenshot(path=pictures / "queries.png", full_page=True)
+            assert (pictures / "queries.png").stat().st_size > 20_000
