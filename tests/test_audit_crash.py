@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from lo_kernel.kernel.audit.erasing import delete_texts, finish_deleting
+from lo_kernel.kernel.audit.files import DELETING
 from lo_kernel.kernel.audit.log import AuditLog
 from lo_kernel.kernel.audit.reading import AuditReader
 from lo_kernel.kernel.audit.recorder import Recorder
@@ -122,3 +126,93 @@ def test_others_go_on_after_a_process_that_was_killed_while_writing(workspace: P
     assert verdict.ok, verdict
     one.close()
     two.close()
+
+
+def killed_while_deleting(workspace: Path, at: int) -> None:
+    """A process that deletes texts, and is killed with the ``at``-th thing that it does to a file."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from lo_kernel.kernel.audit import erasing, log as logs
+from lo_kernel.kernel.audit.recorder import Recorder
+workspace = Path({str(workspace)!r})
+log = logs.AuditLog(workspace, state=workspace.parent / "state", rotate_bytes=3000)
+log.open()
+recorder = Recorder(log)
+for number in range(30):
+    text = f"x = {{number}} # {{'Zoe' if number % 3 else 'Kim'}}"
+    recorder.end(recorder.begin("execute", {{"msg_id": f"m{{number}}"}}, {{}}, {{"code": text}}))
+erasing.pack(log)
+left = {at}
+def counted(work):
+    def step(*arguments, **options):
+        global left
+        if left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return work(*arguments, **options)
+    return step
+for name in ("open", "write", "pwrite", "fsync", "unlink", "replace"):
+    setattr(os, name, counted(getattr(os, name)))
+erasing.delete_texts(log, lambda text: "Zoe" in text, "a test")
+print("to its end")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode in (0, -9), done.stderr
+
+
+def names_zoe(folder: Path) -> bool:
+    """Whether a text on record names her still."""
+    return any("Zoe" in str(each.get("code")) for each in AuditReader(folder).records())
+
+
+@pytest.mark.parametrize("at", [0, 2, 3, 5, 8, 13, 18, 22, 24, 25])
+def test_killed_while_texts_are_deleted(workspace: Path, at: int) -> None:
+    """The chain is whole at once, and opening the record finishes it; so does deleting again."""
+    killed_while_deleting(workspace, at)
+    log = opened(workspace)
+    for after in ("kill", "finishing", "again"):
+        if after == "finishing":
+            finish_deleting(log)
+        elif after == "again":
+            delete_texts(log, lambda text: "Zoe" in text, "a test")
+        verdict = verify(workspace, state=log.state)
+        assert verdict.ok, f"after {after}: {verdict}"
+    assert not names_zoe(workspace)
+    assert not [path.name for path in log.folder.iterdir() if path.suffix == ".tmp"]
+    assert not (log.folder / DELETING).exists()
+    log.close()
+
+
+def test_a_check_beside_deletions_finds_nothing(workspace: Path) -> None:
+    """While another process writes, compresses and deletes texts, the record is whole at every look."""
+    code = f"""
+import time
+from pathlib import Path
+from lo_kernel.kernel.audit import erasing, log as logs
+from lo_kernel.kernel.audit.recorder import Recorder
+workspace = Path({str(workspace)!r})
+log = logs.AuditLog(workspace, state=workspace.parent / "state", rotate_bytes=20_000)
+log.open()
+recorder, end, number = Recorder(log), time.monotonic() + 2, 0
+while time.monotonic() < end:
+    number += 1
+    text = f"x = {{number}} # kid{{number % 20}}."
+    recorder.end(recorder.begin("execute", {{"msg_id": f"m{{number}}"}}, {{}}, {{"code": text}}))
+    if number % 60 == 0:
+        erasing.pack(log)
+    if number % 97 == 0:
+        erasing.delete_texts(log, lambda text: f"kid{{number % 20}}." in text, "a test")
+    if number % 20 == 0:
+        time.sleep(0.002)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    looks = 0
+    while process.poll() is None:
+        verdict = verify(workspace, state=workspace.parent / "state")
+        assert verdict.ok, verdict
+        looks += 1
+    assert process.returncode == 0
+    assert looks > 5

@@ -1,4 +1,9 @@
-"""Deleting from the record on purpose: texts, and what retention ends. Both leave word of themselves."""
+"""Deleting from the record on purpose: texts, and what retention ends. Both leave word of themselves.
+
+What is to be deleted is written down first (``audit/deleting.json``, by hashes), then the record says that it
+is, and only then it goes. So a deletion that was cut off leaves a chain that verifies, and is finished when
+the record is opened next, or with the next deletion.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,30 @@ from typing import Any
 import msgspec
 
 from lo_kernel.kernel.audit.chain import Entry, Text, canonical, split, utc
-from lo_kernel.kernel.audit.files import LogFile, lines_of, list_logs, open_private, text_path, write_over
-from lo_kernel.kernel.audit.log import AuditLog
+from lo_kernel.kernel.audit.files import (
+    DELETING,
+    LogFile,
+    lines_of,
+    list_logs,
+    open_private,
+    text_path,
+    write_over,
+)
+from lo_kernel.kernel.audit.log import AuditLog, Writing
 from lo_kernel.kernel.audit.witness import Witness
 
-__all__ = ["delete_texts", "pack", "retain"]
+__all__ = ["delete_texts", "finish_deleting", "pack", "retain"]
 
 _DAY = 86_400 * 10**9
 _entry = msgspec.json.Decoder(Entry).decode
 _text = msgspec.json.Decoder(Text).decode
+
+
+class _Intent(msgspec.Struct):
+    """A deletion that has begun: why, and the hashes of the texts that go."""
+
+    reason: str
+    hashes: list[str]
 
 
 def delete_texts(log: AuditLog, wanted: Callable[[str], bool], reason: str) -> int:
@@ -28,32 +48,63 @@ def delete_texts(log: AuditLog, wanted: Callable[[str], bool], reason: str) -> i
 
     The record says that they were deleted, why and when; the chain stays whole.
     """
-    hashes: list[str] = []
     with log.writing() as writing:
-        for file in list_logs(log.folder):
-            path = text_path(log.folder, file.first, packed=file.packed)
-            kept: list[bytes] = []
-            found: list[str] = []
-            with contextlib.suppress(FileNotFoundError):
-                for line in lines_of(path):
-                    text = _read_text(line)
-                    if text is not None and wanted(text.text):
-                        found.append(text.hash)
-                    else:
-                        kept.append(line)
-            if found:
-                data = b"".join(kept)
-                write_over(path, _packed(data) if file.packed else data)
-                hashes += found
+        _finish(log, writing)
+        hashes = [
+            text.hash
+            for path in _text_files(log)
+            for text in map(_read_text, lines_of(path))
+            if text is not None and wanted(text.text)
+        ]
+        hashes = list(dict.fromkeys(hashes))  # one that is being compressed is there twice
         if hashes:
-            log.reopen()
-            writing.append("redaction", {"reason": reason, "hashes": hashes})
+            intent = msgspec.json.encode({"reason": reason, "hashes": hashes})
+            _write_whole(log.folder / DELETING, intent)
+            _finish(log, writing)
     return len(hashes)
+
+
+def finish_deleting(log: AuditLog) -> None:
+    """Finish a deletion that was cut off, where there is one; ``OSError`` where that fails."""
+    if (log.folder / DELETING).exists():
+        with log.writing() as writing:
+            _finish(log, writing)
+
+
+def _finish(log: AuditLog, writing: Writing) -> None:
+    try:
+        intent = msgspec.json.decode((log.folder / DELETING).read_bytes(), type=_Intent)
+    except FileNotFoundError:
+        return
+    writing.append("redaction", {"reason": intent.reason, "hashes": intent.hashes})
+    log.sync()
+    gone = frozenset(intent.hashes)
+    for path in _text_files(log):
+        lines = list(lines_of(path))
+        kept = [line for line in lines if (text := _read_text(line)) is None or text.hash not in gone]
+        if len(kept) < len(lines):
+            data = b"".join(kept)
+            write_over(path, _packed(data) if path.suffix == ".zst" else data)
+    log.reopen()
+    _tidy(log)
+    (log.folder / DELETING).unlink()
+
+
+def _text_files(log: AuditLog) -> list[Path]:
+    """All there are; while one is being compressed, in both forms."""
+    return sorted(path for path in log.folder.glob("text-*") if path.suffix in (".jsonl", ".zst"))
+
+
+def _tidy(log: AuditLog) -> None:
+    """Delete what a process that was cut off left beside; while the record is held nobody is at it."""
+    for path in log.folder.glob("*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def pack(log: AuditLog) -> None:
     """Compress every file but the newest."""
     with log.writing():
+        _tidy(log)
         for file in list_logs(log.folder)[:-1]:
             if file.packed:
                 continue

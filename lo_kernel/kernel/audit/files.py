@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 __all__ = [
+    "DELETING",
     "LogFile",
     "lines_of",
     "list_logs",
@@ -20,6 +21,9 @@ __all__ = [
     "text_path",
     "write_over",
 ]
+
+DELETING: Final = "deleting.json"
+"""What is to be deleted, until it is: see :mod:`lo_kernel.kernel.audit.erasing`."""
 
 _NAME: Final = re.compile(r"log-(\d{12,})\.jsonl(\.zst)?")
 _LOCK_WITHIN: Final = 2.0  # s; somebody holds it for microseconds, unless that process was stopped

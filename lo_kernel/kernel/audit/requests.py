@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import lo_kernel
 from lo_kernel.kernel.audit.attribution import Asking, inherit_in_threads
 from lo_kernel.kernel.audit.chain import text_of
-from lo_kernel.kernel.audit.files import list_logs
+from lo_kernel.kernel.audit.files import DELETING, list_logs
 from lo_kernel.kernel.audit.log import AuditLog
 from lo_kernel.kernel.audit.recorder import Recorder
 
@@ -82,6 +82,7 @@ class KernelRecord:
     ) -> None:
         """Begin: who runs what; ``OSError`` where the workspace can't be written."""
         self.log.open()
+        self._finish_deleting()
         fields: dict[str, Any] = {
             "role": role,
             "user": user_of(environ),
@@ -222,6 +223,15 @@ class KernelRecord:
         return getattr(self._session, "message_count", 0)
 
     # -- housekeeping --------------------------------------------------------------------------
+
+    def _finish_deleting(self) -> None:
+        if (self.log.folder / DELETING).exists():
+            from lo_kernel.kernel.audit.erasing import finish_deleting
+
+            try:
+                finish_deleting(self.log)
+            except (OSError, ValueError) as error:
+                self.recorder.note(error)
 
     def _tidy_later(self) -> None:
         """Compress closed files, and delete what is too old, beside everything else."""
