@@ -16,24 +16,34 @@ _ROW = "lo_kernel.learners"
 _GENERATION = -1
 
 
-def mentions(names: Iterable[str]) -> Callable[[str], bool]:
-    """What tells whether a text names somebody by one of ``names``, as a whole and in any case.
+# What may stand within a safe id beside letters, digits and "_": it ends one only where none follows.
+_WITHIN = r"[.\-+~@%]"
 
-    A name of one to three characters, which may be any number or word, counts between quotation marks only.
 
-    >>> named = mentions(["tc-u1", "7"])
-    >>> [named(text) for text in ("of tc-u1", "tc-u10", "x = 7", "who == '7'")]
-    [True, False, False, True]
+def mentions(names: Iterable[str], ids: Iterable[str] = ()) -> Callable[[str], bool]:
+    """What tells whether a text names somebody by one of ``names``, in any case, or by one of ``ids``.
+
+    Whole ones only: not where more of an id follows or goes before. One of one to three characters, which
+    may be any number or word, counts between quotation marks only.
+
+    >>> named = mentions(["Copper Heron", "7"], ids=["tc-u1"])
+    >>> [named(text) for text in ("of tc-u1.", "the copper heron", "who == '7'")]
+    [True, True, True]
+    >>> [named(text) for text in ("tc-u10", "tc-u1-b", "tc-u1.b", "tc-U1", "x = 7")]
+    [False, False, False, False, False]
     """
-    parts = [
-        rf"(?<!\w){re.escape(name)}(?!\w)" if len(name) > 3 else rf"(?<=[\"']){re.escape(name)}(?=[\"'])"
-        for name in names
-        if name
-    ]
+    parts = [*(_whole(name, "i") for name in names if name), *(_whole(name) for name in ids if name)]
     if not parts:
         return lambda text: False
-    search = re.compile("|".join(parts), re.IGNORECASE).search
+    search = re.compile("|".join(parts)).search
     return lambda text: search(text) is not None
+
+
+def _whole(name: str, flags: str = "") -> str:
+    here = f"(?{flags}:{re.escape(name)})" if flags else re.escape(name)
+    if len(name) <= 3:
+        return rf"(?<=[\"']){here}(?=[\"'])"
+    return rf"(?<!\w)(?<!\w{_WITHIN}){here}(?!{_WITHIN}*\w)"
 
 
 class Learner(msgspec.Struct):

@@ -223,7 +223,8 @@ class Recorder:
                 self._sets.clear()
                 self._readings.clear()
                 self._last_set = ("", frozenset())
-            return delete_texts(self.log, mentions([learner, *names]), "a learner was erased")
+            others = [name for name in names if name != learner]
+            return delete_texts(self.log, mentions(others, ids=[learner]), "a learner was erased")
 
 
 def _set_aside(value: Any, aside: list[Text]) -> Any:
