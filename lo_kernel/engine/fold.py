@@ -166,6 +166,8 @@ class _Fold:
         path = str(file.path)
         kept_bytes = 0
         for line, record in format.records(file.bytes):
+            if report.events == limit:
+                break
             if perf_counter() > deadline.at:
                 await self._turn()
             try:
@@ -219,8 +221,6 @@ class _Fold:
             if kept_bytes > _SINCE_BYTES:
                 kept_bytes = 0
                 await self._settle_all()
-            if report.events == limit:
-                break
         if file.bytes.problem:
             report.skip(path, 0, EventError(file.bytes.problem, reason="damaged_file"))
         await self._settle_all()
