@@ -197,10 +197,12 @@ def test_wrong_options_start_nothing(arguments: list[str], what: str, workspace:
 
 
 def test_help_is_one_screen() -> None:
-    """`--help` names every way to start it and every setting, on one screen."""
+    """`--help` names every way to start it and every setting, on one screen of 24 lines and 80 columns."""
     result = run("--help")
     assert result.returncode == 0
-    assert len(result.stdout.splitlines()) <= 40
+    lines = result.stdout.splitlines()
+    assert len(lines) < 24, "and the prompt below it"
+    assert not [line for line in lines if len(line) > 80]
     for word in ("serve", "--loconsole", "--lokernel", "-f FILE", "install", "status", "simulate", "lab"):
         assert word in result.stdout
     for spec in fields(Settings):

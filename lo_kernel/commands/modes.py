@@ -18,38 +18,31 @@ from lo_kernel.settings import Settings
 
 __all__ = ["run"]
 
+# one screen, 24 lines of 80 characters; tests hold it
 _HELP = """\
-lo-kernel {version}: a Jupyter kernel in which the Learning Observer is alive.
+lo-kernel {version}: a Jupyter kernel in which the Learning Observer is alive
+usage: lo-kernel [COMMAND] [OPTIONS] [-- IPYTHON OPTIONS] or python -m lo_kernel
 
-usage: lo-kernel [COMMAND] [OPTIONS] [-- IPYTHON OPTIONS]   or: python -m lo_kernel ...
+  (none), serve   the app by itself: prints its address, writes the kernel file
+  --loconsole     a shell with a kernel and the app, which others can join
+  --lokernel [1]  a kernel with the app: prints the line that joins it
+  -f FILE         what kernel.json runs: a kernel for the client that wrote FILE
 
-  (none), serve     the app by itself: prints its address, writes the kernel file if missing or stale
-  --loconsole       an interactive shell including a kernel with the app, which other clients can join
-  --lokernel [1]    a kernel with the app: prints its connection file and the line that joins it
-  -f FILE           what kernel.json runs: a kernel for the Jupyter client that wrote FILE
+commands (lo-kernel COMMAND --help tells more):
+  install, uninstall, status    the kernel file; what is running where
+  lab, simulate, replay         the example; a class that types; old events
+  erase, export-student, audit  a learner gone, or in a file; who read what
+  new, export, inject           a first module; a notebook as one; into a server
 
-  install           write the kernel file, for Jupyter's launchers to find    (install --help)
-  uninstall         take it away again                                        (uninstall --help)
-  status            which kernel files there are, and what is running where
-  simulate          a class that types, sent to the running app               (simulate --help)
-  replay            old events from files, into a workspace            (replay --help)
-  erase, export-student   remove a learner everywhere; all that is held of one    (--help)
-  audit             the record: what ran, and whose data it read      (audit --help)
-  new, export, inject  a first module; a notebook as one; one into a running server    (--help)
-  lab               JupyterLab on the example notebook, a class streaming in  (lab --help)
-
-settings, also as {variable} and as c.LOKernel.port in ipython_kernel_config.py:
+settings (--help-all tells more), also LO_KERNEL_PORT=0 or c.LOKernel.port = 0:
 {settings}
-
-  --help, --help-all (settings as traits), --version
+--help, --help-all, --version
 """
 
 
 class _Parser(OptionParser):
     def format_help(self) -> str:
-        return _HELP.format(
-            version=lo_kernel.__version__, variable="LO_KERNEL_PORT, ...", settings=settings_help()
-        )
+        return _HELP.format(version=lo_kernel.__version__, settings=settings_help())
 
 
 def run(arguments: Sequence[str], commands: Sequence[str]) -> int:

@@ -89,15 +89,18 @@ def settings_from(
     return settings, frozenset(given) | {name for name in names if env_name(name) in os.environ}
 
 
-def settings_help(width: int = 100) -> str:
-    """The settings as lines of a help text."""
-    lines: list[str] = []
+def settings_help(width: int = 79) -> str:
+    """The settings' options with their defaults, as lines of a help text."""
+    options = []
     for spec in fields(Settings):
-        name = "--" + spec.name.replace("_", "-")
-        name = f"--[no-]{spec.name}" if spec.default is True else f"{name} {_WORDS[type(spec.default)]}"
-        default = f" [{spec.default}]" if spec.default not in ("", True, False) else ""
-        text = spec.metadata["help"].rstrip(".") + default
-        lines += textwrap.wrap(
-            text, width, initial_indent=f"  {name:<21}", subsequent_indent=" " * 23, break_on_hyphens=False
-        )
-    return "\n".join(lines)
+        name = spec.name.replace("_", "-")
+        if isinstance(spec.default, bool):
+            options.append(f"--[no-]{name}" if spec.default else f"--{name}")
+        else:
+            default = f" [{spec.default}]" if spec.default else ""
+            options.append(f"--{name} {_WORDS[type(spec.default)]}{default}")
+    held_together = ", ".join(option.replace(" ", "\0") for option in options)
+    lines = textwrap.wrap(
+        held_together, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    return "\n".join(lines).replace("\0", " ")
