@@ -14,6 +14,7 @@ from tornado.ioloop import IOLoop
 from traitlets import Bool, Dict, Type
 
 from lo_kernel.kernel.debugging import postpone_debugpy
+from lo_kernel.kernel.ending import Ending, leave
 from lo_kernel.kernel.kernel import LOKernel, asyncio_loop_of
 from lo_kernel.kernel.monitor import Monitor, set_option
 from lo_kernel.settings import Settings
@@ -48,7 +49,9 @@ class LOKernelApp(IPKernelApp):
     def init_signal(self) -> None:
         """SIGTERM ends the kernel in order; by hand, so does Ctrl-C where no cell runs."""
         super().init_signal()
+        self._ending = Ending((signal.SIGTERM,), self._leave)
         signal.signal(signal.SIGTERM, self._terminate)
+        self._ending.watch()
         if self.by_hand:
             signal.signal(signal.SIGINT, self._interrupt_idle)
 
@@ -109,8 +112,15 @@ class LOKernelApp(IPKernelApp):
         if not (isinstance(self.kernel, LOKernel) and self.kernel.client_interrupts()):
             self._terminate(number, frame)
 
+    def _leave(self) -> None:
+        if isinstance(self.kernel, LOKernel):
+            leave(self.kernel, Path(self.abs_connection_file) if self.owns_connection_file else None)
+
     def _terminate(self, number: int, frame: Any) -> None:
         self._over = True
+        self._ending.begin()
+        if isinstance(self.kernel, LOKernel):
+            self.kernel.keep_events(frame)
         if not self._running:  # the kernel comes up; it ends as soon as it is there
             return
         loop = asyncio_loop_of(self.io_loop)
@@ -128,11 +138,13 @@ class LOKernelApp(IPKernelApp):
         try:
             super().start()
         finally:
+            self._running = False
+            self._ending.loop_over()
             if isinstance(self.kernel, LOKernel):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing may cut off the last writes
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 asyncio_loop_of(self.io_loop).run_until_complete(self.kernel.stop_app())
                 self.kernel.close_record()
+            self._ending.all_over()
 
     def _started(self) -> None:
         self._running = True

@@ -23,6 +23,7 @@ from ipykernel.ipkernel import IPythonKernel
 from tornado.ioloop import IOLoop
 
 import lo_kernel
+from lo_kernel.errors import LOError
 from lo_kernel.kernel.debugging import can_debug, load_debugger
 from lo_kernel.kernel.magics import lo_magic, remembered_loop
 from lo_kernel.kernel.recording import begin_record, header_of
@@ -33,6 +34,7 @@ from lo_kernel.settings import Settings
 if TYPE_CHECKING:
     import logging
     from pathlib import Path
+    from types import FrameType
 
     from lo_kernel.engine.errorlog import ErrorLog
     from lo_kernel.kernel.audit.requests import KernelRecord
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOKernel", "LOWithoutApp", "asyncio_loop_of"]
 
+_ENGINE = f"{lo_kernel.__path__[0]}{os.sep}engine{os.sep}"
 _HELD_TOO_LONG = 2.0  # s that a cell may keep the app from answering before the kernel says so
 
 
@@ -78,6 +81,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
     on_started: Callable[[], None] | None = None  # called when the loop turns and messages are read
     record: KernelRecord | None = None
     """What goes on record here; None where the workspace can't be written."""
+    announcement: Path | None = None
+    """The file that says that this kernel runs, and where its app answers."""
     failure: str = ""
     """Traceback of what kept the app from starting; empty where it runs."""
 
@@ -125,7 +130,6 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self._watch_cells = True
         self._debugger_stopped = False
         self._log_handler: logging.Handler | None = None
-        self._announcement: Path | None = None
         self._record_errors: list[BaseException] = []
         self.record = begin_record(self, self._record_failed)
         if loop.is_running():  # a kernel in somebody's process: the app comes up as soon as its loop turns
@@ -212,6 +216,23 @@ class LOKernel(SettingsTraits, IPythonKernel):
         if self.runtime is not None:
             self.runtime.errors.add("audit", error)
 
+    def keep_events(self, frame: FrameType | None) -> None:
+        """Write what waits in the archive's buffer, from a signal's handler that broke in on ``frame``.
+
+        A cell that holds the app's loop keeps it from being written, and may keep the end from coming.
+        """
+        runtime = self.runtime
+        if runtime is None or self.settings.loop != "kernel" or not runtime.archive.writable:
+            return
+        while frame is not None:
+            if frame.f_code.co_filename.startswith(_ENGINE):  # it may be in the middle of the same
+                return
+            frame = frame.f_back
+        try:
+            runtime.archive.write()
+        except LOError as error:
+            runtime.errors.add("archive", error)
+
     async def stop_app(self) -> None:
         """End the app, from any loop and any number of times; never raises, and takes two seconds at most."""
         from lo_kernel.kernel.host import STOP_WITHIN
@@ -229,8 +250,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
         finally:
             if self._log_handler is not None:
                 self._log_handler.close()
-            if self._announcement is not None:
-                self._announcement.unlink(missing_ok=True)
+            if self.announcement is not None:
+                self.announcement.unlink(missing_ok=True)
 
     @property
     def banner(self) -> str:  # type: ignore[override] # the base class's may be None
@@ -296,7 +317,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self.lo = LearningObserver(runtime, bridge, kernel=self)
         if self.settings.app == "learning_observer":
             self.lo = import_module("lo_kernel.upstream.observer").DeployedObserver(self.lo, bridge)
-        self._announcement = announce(
+        self.announcement = announce(
             Running(
                 pid=os.getpid(),
                 url=runtime.url,
