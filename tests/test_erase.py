@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lo_kernel.engine.archive import Archive
+from lo_kernel.engine.errorlog import ErrorLog
+from lo_kernel.engine.events import Sender, identify
 from lo_kernel.engine.learners import mentions
 from lo_kernel.kernel.audit.log import AuditLog
 from lo_kernel.kernel.audit.reading import AuditReader
@@ -60,3 +64,66 @@ def test_namesakes_texts_stay(log: AuditLog) -> None:
     codes = [each["code"] for each in AuditReader(log.workspace).records() if each["kind"] == "intent"]
     assert codes == [*others, "(deleted)"]
     assert verify(log.workspace, state=log.state).ok
+
+
+def rows_of(log: AuditLog) -> list[dict[str, str]]:
+    """The table of aliases."""
+    return [json.loads(line) for line in (log.folder / "aliases.jsonl").read_text().splitlines()]
+
+
+def test_who_still_holds_the_learner_does_not_bring_them_back(log: AuditLog) -> None:
+    """A process that follows reads its own copy after the erasure: the id is not written down again."""
+    other = AuditLog(log.workspace, state=log.state)
+    other.open()
+    owner, follower = Recorder(log), Recorder(other)  # the second has read nobody yet
+    owner.record("query", "q", [KID, "tc-ben"])
+    owner.forget(KID)
+    follower.record("query", "q", [KID, "tc-ben"])
+    follower.record("query", "q", [KID, "tc-ben", "tc-cleo"])
+    assert [row.get("learner") for row in rows_of(log)] == ["tc-ben", None]
+    assert KID.encode() not in b"".join(path.read_bytes() for path in log.folder.iterdir())
+    reads = [each for each in AuditReader(log.workspace).events() if each["kind"] == "read"]
+    assert [each["learners"] for each in reads] == [2, 2, 3]
+    other.close()
+    again = AuditLog(log.workspace, state=log.state)  # who starts now holds what is in the archive
+    again.open()
+    Recorder(again).record("query", "q", ["tc-cleo"])
+    assert [row.get("learner") for row in rows_of(log)] == ["tc-ben", None, "tc-cleo"]
+    assert verify(log.workspace, state=log.state).ok
+    again.close()
+
+
+async def test_who_is_in_the_archive_is_named_all_the_same(log: AuditLog) -> None:
+    """After an erasure elsewhere, a learner of whom there are events gets an alias as before."""
+    archive = Archive(log.workspace, ErrorLog())
+    archive.open(writable=True)
+    identity = identify({"user_id": "ben"})
+    assert identity is not None
+    archive.append(Sender(identity, "my.source"), b'{"event":"x"}', 1000.0)
+    await archive.flush()
+    archive.close()
+    other = AuditLog(log.workspace, state=log.state)
+    other.open()
+    follower = Recorder(other)
+    Recorder(log).forget(KID)
+    follower.record("query", "q", [KID, "tc-testcase-ben"])
+    assert [row.get("learner") for row in rows_of(log)] == [None, "tc-testcase-ben"]
+    other.close()
+
+
+@pytest.mark.parametrize("change", ["exchanged", "unsigned", "put in"])
+def test_aliases_cannot_be_changed_unseen(log: AuditLog, change: str) -> None:
+    """Two learners exchanged, a line without its signature, one put in: the check names the line."""
+    Recorder(log).record("query", "q", ["tc-ada", "tc-ben"])
+    assert verify(log.workspace, state=log.state).ok
+    first, second = rows_of(log)
+    if change == "exchanged":
+        first["learner"], second["learner"] = second["learner"], first["learner"]
+    elif change == "unsigned":
+        del first["signature"]
+    else:
+        second["alias"] = first["alias"]
+    (log.folder / "aliases.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    verdict = verify(log.workspace, state=log.state)
+    assert "aliases.jsonl, line" in str(verdict)
+    assert not verdict.ok

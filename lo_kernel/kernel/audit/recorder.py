@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Token
 from typing import Any, Final
 
-from lo_kernel.kernel.audit.aliases import Aliases
+from lo_kernel.kernel.audit.aliases import Aliases, has_events
 from lo_kernel.kernel.audit.attribution import ASKING, Asking
 from lo_kernel.kernel.audit.chain import Text, text_of
 from lo_kernel.kernel.audit.log import AuditLog, Writing
+from lo_kernel.kernel.audit.witness import Witness
 
 __all__ = ["Recorder"]
 
@@ -35,7 +37,8 @@ class Recorder:
     def __init__(self, log: AuditLog, *, on_error: Callable[[BaseException], None] | None = None) -> None:
         self.log = log
         self.on_error = on_error
-        self.aliases = Aliases(log.folder)
+        self._key: bytes | None = None
+        self.aliases = Aliases(log.folder, sign=self._sign, present=self._present)
         self.pending: dict[str, str] = {}
         """Requests on record whose outcome isn't yet: their kinds by id."""
         self._lost = 0
@@ -207,6 +210,18 @@ class Recorder:
         return fields | ({"connection": asking.connection} if asking.connection else {})
 
     # -- learners ------------------------------------------------------------------------------
+
+    def _sign(self, data: bytes) -> str:
+        if self._key is None:
+            try:
+                self._key = Witness(self.log.chain, self.log.state).key()
+            except OSError:  # a home that can't be written: `verify` says what that costs
+                self._key = b""
+        return hmac.digest(self._key, data, "sha256").hex() if self._key else ""
+
+    def _present(self, learners: Iterable[str]) -> set[str]:
+        """Those of whom there are events."""
+        return {learner for learner in learners if has_events(self.log.workspace, learner)}
 
     def forget(self, learner: str, names: Iterable[str] = ()) -> int:
         """Delete a learner's alias, and texts that hold one of ``names``; how many texts went.

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from lo_kernel.kernel.audit.aliases import AliasRow, signed_part
 from lo_kernel.kernel.audit.chain import GENESIS, VERSION, Text, canonical
 from lo_kernel.kernel.audit.files import LogFile, lines_of, list_logs, text_path
 from lo_kernel.kernel.audit.witness import Head, Witness, parse_head
@@ -33,6 +34,7 @@ class _Short(msgspec.Struct, gc=False):
 
 _short = msgspec.json.Decoder(_Short).decode
 _text = msgspec.json.Decoder(Text).decode
+_alias = msgspec.json.Decoder(AliasRow).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class _Check:
             self._file(log, newest=log == logs[-1])
         for log in logs:
             self._texts(log)
+        self._aliases()
         self._end()
         if not logs and not self.known:
             verdict.notes.append("there is no record here")
@@ -298,3 +301,32 @@ class _Check:
             )
         if gone := (named & self.redacted) - found:
             self.verdict.notes.append(f"{path.name}: {len(gone)} texts were deleted, on record")
+
+    # -- aliases -------------------------------------------------------------------------------
+
+    def _aliases(self) -> None:
+        """A line that was put in or changed; one that was deleted looks like an erasure."""
+        name, unchecked = "aliases.jsonl", 0
+        try:
+            for number, line in enumerate(lines_of(self.folder / name), 1):
+                try:
+                    row = _alias(line)
+                except msgspec.MsgspecError:
+                    if line.endswith(b"\n"):
+                        self.verdict.add(name, number, "this is no alias any more")
+                    continue
+                if row.erased:
+                    continue
+                good = self.witness.signed(signed_part(row.alias, row.learner), row.signature)
+                if good is False:
+                    self.verdict.add(
+                        name, number, "its signature is not good: this alias is not whose it was"
+                    )
+                unchecked += good is None
+        except OSError:
+            pass
+        if unchecked:
+            self.verdict.notes.append(
+                f"whose the {unchecked} aliases are can't be checked here: the key is with the user who kept "
+                "the record"
+            )

@@ -1,8 +1,8 @@
-"""What is kept outside of the workspace: where its chain ends, and the key that signs anchors.
+"""What is kept outside of the workspace: where its chain ends, and the key that signs anchors and aliases.
 
 Both lie in the user's state folder (on Linux ``~/.local/state/lo_kernel/audit``), under the chain's own id.
 Who can write the workspace but not that folder can't shorten the chain unseen, nor delete a part of it as if
-retention had.
+retention had, nor exchange two learners.
 """
 
 from __future__ import annotations
@@ -81,12 +81,16 @@ class Witness:
 
     def sign(self, data: bytes) -> str:
         """The signature of ``data`` (HMAC-SHA-256); the key is made with the first one."""
+        return hmac.digest(self.key(), data, "sha256").hex()
+
+    def key(self) -> bytes:
+        """The key, which is made where it is missing."""
         self.key_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(self.key_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secrets.token_hex(32).encode())
-        return hmac.digest(self.key_path.read_bytes(), data, "sha256").hex()
+        return self.key_path.read_bytes()
 
     def signed(self, data: bytes, signature: str) -> bool | None:
         """Whether ``signature`` is good; ``None`` where there is no key here to check it with."""
