@@ -76,6 +76,24 @@ async def test_count_and_tail(tmp_path: Path, workspace: Path) -> None:
             events.tail(-1)
 
 
+@pytest.mark.parametrize("segment", [40_000, 64 << 20], ids=["closed segments", "one that grows"])
+async def test_the_count_is_of_events_that_are_there(tmp_path: Path, workspace: Path, segment: int) -> None:
+    """Numbers whose event was erased, or lost with a damaged segment, are not counted."""
+    async with events_of(workspace, study_log(tmp_path / "x", range(500)), segment=segment) as events:
+        archive = events._runtime.archive
+        assert events.count() == 500
+        gone = len(events.filter(learner="tc-testcase-u1"))
+        assert gone
+        await archive.erase("tc-testcase-u1", "testcase-u1", START)
+        assert events.count() == len(events) == len(events.filter()) == 500 - gone
+        await archive.keep()  # compressed again where it is full
+        assert events.count() == 500 - gone
+        if segment == 40_000:
+            first = archive.segments()[0]
+            first.path.rename(tmp_path / "elsewhere")
+            assert events.count() == len(events.filter())
+
+
 async def test_filter_finds_what_is_asked_for(tmp_path: Path, workspace: Path) -> None:
     """By learner, context, kind, time, a function and a limit, alone and together."""
     path = tmp_path / "x"

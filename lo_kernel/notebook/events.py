@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lo_kernel.engine.archive import Search, Senders
+from lo_kernel.engine.archive.counting import EventCounter
 from lo_kernel.engine.events import Event
 from lo_kernel.errors import EventError
 
@@ -35,6 +36,7 @@ class Events:
     def __init__(self, runtime: Runtime, bridge: LoopBridge | None = None) -> None:
         self._runtime = runtime
         self._bridge = bridge
+        self._counter = EventCounter(runtime.archive.folder)
 
     def count(
         self,
@@ -48,7 +50,7 @@ class Events:
     ) -> int:
         """How many there are, all of them or those that :meth:`filter` would give."""
         if all(each is None for each in (learner, context, event, where, since, until)):
-            return self._runtime.archive.last
+            return self._runtime.archive.last - self._counter.missing()
         chosen = self._chosen(learner, context, event, where, since, until)
         return sum(1 for _ in chosen)
 

@@ -48,6 +48,7 @@ class Job(Generic[T]):
         self.note = ""
         self.started = time.monotonic()
         self.ended: float | None = None
+        self.awaited = False  # whoever waits for it hears of its failure there
         self._future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._bridge = bridge
         self._on_error = on_error
@@ -138,9 +139,11 @@ class Job(Generic[T]):
         """
         if not self._future.done() and self._bridge.on_loop:
             raise RuntimeError("the job runs on this very loop: write 'await job' instead of job.result()")
+        self.awaited = True
         return self._future.result(timeout)
 
     def __await__(self) -> Generator[Any, None, T]:
+        self.awaited = True
         return asyncio.wrap_future(self._future).__await__()
 
     def _ipython_display_(self) -> None:

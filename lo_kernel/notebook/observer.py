@@ -61,7 +61,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         self.reducers = Reducers(runtime, bridge)
         self.events = Events(runtime, bridge)
         self.errors = Errors(runtime.errors)
-        self._unsaid: list[str] = []
+        self._unsaid: list[tuple[str, Job[Any] | None]] = []
         runtime.errors.subscribe(self._went_wrong)
 
     # -- where it is ---------------------------------------------------------------------------
@@ -248,11 +248,13 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
     def _went_wrong(self, entry: ErrorEntry) -> None:
         # events that come before the first reducer is written are no news
         if entry.kind != "NoReducer" or len(self._runtime.registry):
-            self._unsaid.append(str(entry))
+            self._unsaid.append((str(entry), self._failing))
 
     def _take_notices(self) -> list[str]:
         """What went wrong since the last call, a line each: the kernel shows it after a cell."""
-        notices, self._unsaid = self._unsaid, []
+        unsaid, self._unsaid = self._unsaid, []
+        # what was awaited in a cell stands there already, with its traceback
+        notices = [text for text, job in unsaid if job is None or not job.awaited]
         return notices[:_NOTICES] + (
             [f"and {len(notices) - _NOTICES} more"] if len(notices) > _NOTICES else []
         )
@@ -290,7 +292,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
             store=runtime.store.name,
             workspace=str(runtime.workspace.path),
             owner="this kernel" if runtime.workspace.owner else "another process, followed here",
-            events=runtime.archive.last,
+            events=self.events.count(),
             learners=len(runtime.learners),
             connections=len(runtime.sources),
             reducers=reducers,

@@ -26,6 +26,7 @@ class Verbs:
         self._bridge = bridge
         self._kernel = kernel
         self._jobs: JobDisplays | None = None
+        self._failing: Job[Any] | None = None  # the one whose error is being noted
 
     def _needs_app(self) -> None:
         if self._runtime.started is None:
@@ -41,11 +42,14 @@ class Verbs:
             else:
                 self._job_displays().show(job, about)
 
-        return Job(name, work, self._bridge, on_error=self._failed, on_show=show)
+        def failed(name: str, error: BaseException) -> None:
+            if not self._runtime.errors.of(name):  # a reducer has said so itself
+                self._failing = job
+                self._runtime.errors.add(name, error)
+                self._failing = None
 
-    def _failed(self, name: str, error: BaseException) -> None:
-        if not self._runtime.errors.of(name):  # a reducer has said so itself
-            self._runtime.errors.add(name, error)
+        job = Job(name, work, self._bridge, on_error=failed, on_show=show)
+        return job
 
     def _job_displays(self) -> JobDisplays:
         from lo_kernel.notebook.job_display import JobDisplays

@@ -357,10 +357,12 @@ class Archive:
             for file in done:
                 file.close()
             self._unsynced = [file for file in self._unsynced if file not in done]
-            segments = self.segments()
+            closed = {segment.first for segment in self.segments()}
 
             def erase() -> tuple[int, int]:
                 with self._keeping:
+                    # as they are now: one may have been compressed since
+                    segments = [segment for segment in self.segments() if segment.first in closed]
                     return erase_from_files(segments, self.rejected_path, student, user_id, time)
 
             try:

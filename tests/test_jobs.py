@@ -1,0 +1,43 @@
+"""Jobs: what they fail with is told once, where somebody looks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from lo_kernel.bridge import LoopBridge
+from lo_kernel.notebook.observer import LearningObserver
+from lo_kernel.runtime import Runtime
+from lo_kernel.settings import Settings
+
+
+async def _fails() -> None:
+    await asyncio.sleep(0)
+    raise ValueError("no such course")
+
+
+def observer(workspace: Path) -> LearningObserver:
+    """A `lo` on this loop, whose app isn't started: jobs don't need one."""
+    runtime = Runtime(Settings(workspace=str(workspace), port=0, store="memory"))
+    return LearningObserver(runtime, LoopBridge(asyncio.get_running_loop()))
+
+
+async def test_who_awaits_a_job_hears_of_its_failure_there_alone(workspace: Path) -> None:
+    """The cell that awaits has the traceback; no notice repeats it, and `lo.errors` keeps it."""
+    lo = observer(workspace)
+    with pytest.raises(ValueError, match="no such course"):
+        await lo._job("query x", _fails())
+    assert lo._take_notices() == []
+    assert [entry.message for entry in lo._runtime.errors] == ["no such course"]
+
+
+async def test_a_job_that_nobody_awaits_is_told_after_the_cell(workspace: Path) -> None:
+    """Its failure would be lost otherwise."""
+    lo = observer(workspace)
+    job = lo._job("query x", _fails())
+    with pytest.raises(ValueError, match="no such course"):
+        await asyncio.wrap_future(job._future)
+    assert lo._take_notices() == ["query x: ValueError: no such course"]
+    assert lo._take_notices() == []
