@@ -1,8 +1,9 @@
 """A reducer is replaced over a long past while a class types: how long do others wait for an answer?
 
 Archived events are made first (in this app's own form), then a server process replaces a counting reducer and
-goes through all of them, while a class sends events by websocket and a client asks for the state of the app.
-Also: memory a live state takes, and how long a start takes, with many learners. JSON lines out.
+goes through all of them, while a class sends events by websocket and a client, in a process of its own, asks
+for the state of the app. ``late_p99_ms`` says by how much that client itself woke too late: what the machine
+did to it. Also: memory a live state takes, and how long a start takes, with many learners. JSON lines out.
 
     python benchmarks/restream.py [--events 1000000] [--class 100] [--learners 100000]
 """
@@ -18,6 +19,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +105,25 @@ async def restream(folder: str, events: int, size: int) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     told = json.loads(await process.stdout.readline())
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {told['notebook']}"}) as session:
+    url, token = told["url"], told["notebook"]
+    # each learner holds a connection: as many as there are, and no queue for them
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(
+        connector=connector, headers={"Authorization": f"Bearer {token}"}
+    ) as session:
         typists = [asyncio.create_task(_type(session, told["ingest"], number)) for number in range(size)]
-        before = await _ask(session, told["url"], asyncio.create_task(asyncio.sleep(2)))
-        process.stdin.write(b"\n")
-        done = asyncio.create_task(process.stdout.readline())
-        during = await _ask(session, told["url"], done)
+        await asyncio.sleep(1)  # until all of them type
+        async with _asking(url, token) as found:
+            await asyncio.sleep(4)
+        before, _ = found
+        async with _asking(url, token) as found:
+            process.stdin.write(b"\n")
+            done = await process.stdout.readline()
+        during, late = found
         for task in typists:
             task.cancel()
         await asyncio.gather(*typists, return_exceptions=True)
-    report = json.loads(done.result())
+    report = json.loads(done)
     process.stdin.write(b"\n")
     await process.wait()
     emit(
@@ -120,10 +132,12 @@ async def restream(folder: str, events: int, size: int) -> None:
         live_class=size,
         seconds=round(report["seconds"], 1),
         events_per_s=round(report["events"] / report["seconds"]),
+        before_p50_ms=round(statistics.median(before) * 1000, 1),
         before_p99_ms=round(_p99(before) * 1000, 1),
         p50_ms=round(statistics.median(during) * 1000, 1),
         p99_ms=round(_p99(during) * 1000, 1),
         worst_ms=round(max(during) * 1000, 1),
+        late_p99_ms=round(_p99(late) * 1000, 1),
         answers=len(during),
     )
 
@@ -140,16 +154,39 @@ async def _type(session: aiohttp.ClientSession, url: str, number: int) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _ask(session: aiohttp.ClientSession, url: str, until: asyncio.Task[Any]) -> list[float]:
-    """How long each answer of the app took, in seconds, one every 10 ms."""
-    found = []
-    while not until.done():
-        started = time.perf_counter()
-        async with session.get(f"{url}config.json") as answer:
-            await answer.read()
-        found.append(time.perf_counter() - started)
-        await asyncio.sleep(0.01)
-    return found
+@asynccontextmanager
+async def _asking(url: str, token: str) -> AsyncIterator[tuple[list[float], list[float]]]:
+    """A client that asks until the end; then: how long answers took, and how late it was, in seconds."""
+    found: tuple[list[float], list[float]] = ([], [])
+    pipe = asyncio.subprocess.PIPE
+    asker = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, "--ask", url, token, stdin=pipe, stdout=pipe
+    )
+    assert asker.stdout is not None
+    await asker.stdout.readline()
+    yield found
+    told, _ = await asker.communicate(b"")  # its end
+    for values, given in zip(found, json.loads(told), strict=True):
+        values += given
+
+
+async def ask(url: str, token: str) -> None:
+    """Ask every 10 ms until the input ends."""
+    took: list[float] = []
+    late: list[float] = []
+    over = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
+        while not over.done():
+            started = time.perf_counter()
+            async with session.get(f"{url}config.json") as answer:
+                await answer.read()
+            ended = time.perf_counter()
+            if not took:
+                print("asking", flush=True)
+            took.append(ended - started)
+            await asyncio.sleep(0.01)
+            late.append(time.perf_counter() - ended - 0.01)
+    print(json.dumps([took[1:], late]), flush=True)
 
 
 def _p99(values: list[float]) -> float:
@@ -212,5 +249,9 @@ if __name__ == "__main__":
     parser.add_argument("--class", dest="size", type=int, default=100)
     parser.add_argument("--learners", type=int, default=100_000)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--ask", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    asyncio.run(serve(given.serve) if given.serve else main(given))
+    if given.ask:
+        asyncio.run(ask(*given.ask))
+    else:
+        asyncio.run(serve(given.serve) if given.serve else main(given))

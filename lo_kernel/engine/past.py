@@ -15,17 +15,19 @@ from typing import Any
 
 import msgspec
 
-from lo_kernel.engine.archive import Senders
-from lo_kernel.engine.live_state import MISSING
+from lo_kernel.engine.archive import Record, Senders
+from lo_kernel.engine.events import Event
+from lo_kernel.engine.live_state import MISSING, Item
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.run import ROOM, Run
 from lo_kernel.engine.states import decode_state, encode_state
 from lo_kernel.engine.store import Commit, ReducerRow, Store
+from lo_kernel.engine.turns import Turns
 from lo_kernel.errors import ArchiveError, LOError, ReducerError
 
-__all__ = ["SLICE", "CatchUp", "OldStates", "convert"]
+__all__ = ["CatchUp", "OldStates", "convert"]
 
-SLICE = 0.002  # seconds that the loop is held at a time
+_AT_ONCE = 20  # events between two looks at the clock
 _KEEP = 4000  # events between two writes of the states: more in memory make the collector pause
 _KEEP_EVERY = 1.0  # seconds between them, where the states are the visible ones
 _CHUNK = 200  # states converted between two looks at the clock
@@ -53,7 +55,7 @@ class CatchUp:
         pipeline, run, archive = self.pipeline, self.run, self.pipeline.archive
         start = run.read or 0
         cursor, senders = archive.cursor(start), Senders()
-        pause = time.perf_counter() + SLICE
+        turns = Turns()
         folded, kept_at = 0, time.monotonic()
         barrier = -1
         try:
@@ -71,27 +73,36 @@ class CatchUp:
                         await asyncio.sleep(0.005)
                         continue
                     break
-                for record in records:
-                    run.read = record.n
-                    sender = senders.of(record)
-                    body = _decode(record.body)
-                    if sender.context(body) == self.context:
-                        run.take((record.n, sender, record.body, record.t), sender.event(body, record.t))
-                        folded += 1
-                        if len(run.pending) > ROOM:
-                            await run.room()
-                    if time.perf_counter() > pause:
-                        self.progress(record.n - start, max(pipeline.routed, record.n) - start)
+                for at in range(0, len(records), _AT_ONCE):
+                    some = records[at : at + _AT_ONCE]
+                    folded += self._fold(some, senders)
+                    if len(run.pending) > ROOM:
+                        await run.room()
+                    if turns.over:
+                        self.progress(some[-1].n - start, max(pipeline.routed, some[-1].n) - start)
                         visible = self.row is not None
                         if folded >= _KEEP or (visible and time.monotonic() - kept_at > _KEEP_EVERY):
                             folded, kept_at = 0, time.monotonic()
                             await self._keep()
-                        await asyncio.sleep(0)
-                        pause = time.perf_counter() + SLICE
+                        await turns.give()
         finally:
             cursor.close()
         run.joined = max(run.joined, run.read)
         self.progress(run.read - start, run.read - start)
+
+    def _fold(self, records: list[Record], senders: Senders) -> int:
+        """Fold those of the context; gives how many they are."""
+        items: list[Item] = []
+        events: list[Event] = []
+        for record in records:
+            sender = senders.of(record)
+            body = _decode(record.body)
+            if sender.context(body) == self.context:
+                items.append((record.n, sender, record.body, record.t))
+                events.append(sender.event(body, record.t))
+        self.run.read = records[-1].n
+        self.run.take_many(items, events)
+        return len(items)
 
     def _write(self) -> bool:
         """Have all that came in by now in the file, where this process writes it."""
@@ -164,7 +175,7 @@ async def convert(
         found.update(run.live_keys())
         found.update(key for key in run.unsaved if key.startswith(old.prefix))
     keys = sorted(found)
-    pause = time.perf_counter() + SLICE
+    turns = Turns()
     for start in range(0, len(keys), _CHUNK):
         chunk = keys[start : start + _CHUNK]
         states: dict[str, bytes] = {}
@@ -173,10 +184,9 @@ async def convert(
             states[name] = await _converted(function, key, state)
             if number > new.position:
                 new.ahead[name] = number
-            if time.perf_counter() > pause:
+            if turns.over:
                 progress(start, len(keys))
-                await asyncio.sleep(0)
-                pause = time.perf_counter() + SLICE
+                await turns.give()
         await new.store.commit([Commit(new.generation, states)])
     new.take_stored()
 

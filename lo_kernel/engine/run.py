@@ -756,7 +756,7 @@ class Run:
         dirty, self.dirty = self.dirty, []
         seqs: dict[str, int] = {}
         for count, entry in enumerate(dirty):
-            if count % 500 == 499:
+            if count % 100 == 99:
                 await asyncio.sleep(0)
             if entry.since is not None:
                 self._settle(entry)
