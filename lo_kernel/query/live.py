@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from lo_kernel.errors import LOError, QueryError
+from lo_kernel.query.dag import Dag
 from lo_kernel.query.executor import Executor, Running
 from lo_kernel.query.naming import Naming
 from lo_kernel.query.ports import JSON, Changes
@@ -425,11 +426,11 @@ class _Shared:
 
     async def _changes(self, dirt: Dirt, whole: bool) -> Mapping[str, Change]:
         if dirt.reducers and isinstance(self.query, str):
-            dag, _ = self.live.executor.catalog.resolve(self.query, list(self.running.exports))
+            name, dag = self._named(self.query)
             if dag.json != self.running.dag.json:
                 before = self.running
                 self.running = self.live.executor.prepare(
-                    self.query, list(self.running.exports), self.running.env.parameters, names=self.names
+                    name, list(before.exports), before.env.parameters, names=self.names
                 )
                 before.close()
                 whole = True
@@ -438,6 +439,14 @@ class _Shared:
             await self.running.run()
             return dict.fromkeys(self.running.exports, WHOLE)
         return await self.running.refresh(dirt)
+
+    def _named(self, query: str) -> tuple[str, Dag]:
+        """The DAG as it is now: the one that was found; where that is gone, what the name means now."""
+        catalog, known = self.live.executor.catalog, self.running.dag.name
+        if known in catalog and all(name in catalog.get(known).exports for name in self.running.exports):
+            return known, catalog.get(known)
+        dag, _ = catalog.resolve(query)
+        return dag.name, dag
 
     def _tell(self, update: Update) -> None:
         for reader in list(self.readers):
