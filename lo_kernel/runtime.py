@@ -210,11 +210,13 @@ class Runtime:
     def add_reducer(self, reducer_id: str, function: Reducer, *, module: str, **options: Any) -> Registration:
         """Register a reducer and make it known to queries; options as :meth:`Registry.add` takes them."""
         before = self.registry.paused.get(reducer_id)
+        old = next((each.code for each in self.registry if each.id == reducer_id), "")
         registration = self.registry.add(reducer_id, function, module=module, **options)
         if before is not None and before.module != module:
             self.catalog.remove_reducer(reducer_id, before.module)
         self.catalog.add_reducer(registration, module)
-        self.reads.act("reducer", reducer_id, code=registration.code, module=module)
+        replaces = {"replaces": old} if old and old != registration.code else {}
+        self.reads.act("reducer", reducer_id, code=registration.code, module=module, **replaces)
         return registration
 
     def _restored(self, registration: Registration) -> None:

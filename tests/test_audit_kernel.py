@@ -410,6 +410,44 @@ def test_no_learner_is_named_in_the_chain(study: RunningKernel) -> None:
     assert who.encode() not in chain
 
 
+def test_keys_of_ones_own_are_not_in_the_chain(study: RunningKernel) -> None:
+    """What such a key is called may name somebody, and so may a document's: the record says its kind."""
+    study.execute(
+        "await lo.kvs.set('what tc-testcase-ada said', 1); await lo.kvs['what tc-testcase-ada said']\n"
+        "await lo.kvs['Internal,m.f,EventField.doc_id:adas-diary,STUDENT:tc-testcase-ada']"
+    )
+    said = {each["what"] for each in records(study) if each["kind"] == "read" and each["type"] == "store"}
+    assert {"a key of one's own", "m.f by EventField.doc_id, STUDENT"} <= said
+    chain = b"".join(path.read_bytes() for path in (study.workspace / "audit").glob("log-*"))
+    assert b"ada" not in chain.replace(b"metadata", b"")
+
+
+def test_a_replaced_reducer_says_which_it_replaced(study: RunningKernel) -> None:
+    """The hash of the code before stands beside the new one; running the same again replaces nothing."""
+    for count in (1, 1, 2):
+        study.execute(
+            f"@lo.reducer('changing', null_state={{'n': 0}})\n"
+            f"def changing(event, state):\n    return {{'n': state['n'] + {count}}}, None\n"
+        )
+    first, second, third = (each for each in records(study) if each.get("name") == "changing")
+    assert "replaces" not in first
+    assert "replaces" not in second
+    assert third["replaces"] == first["code"] != third["code"]
+
+
+def test_what_a_fold_has_read_is_on_record(study: RunningKernel) -> None:
+    """A file's learners count, too, although nothing of it is kept."""
+    study.execute(
+        "import json, pathlib\n"
+        "line = {'event': 'x', 'source': 'my.source', 'user_id': 'u7', 'timestamp': 1700000000.0}\n"
+        "pathlib.Path('f.jsonl').write_text(json.dumps(line) + chr(10))\n"
+        "def one(event, state):\n    return {'n': 1}, None\n"
+        "from lo_kernel import kvs_pipeline\n"
+        "states = await lo.fold(kvs_pipeline(null_state={'n': 0})(one), 'f.jsonl')\n"
+    )
+    assert find(study, kind="read", what="files that were folded")["learners"] == 1
+
+
 def test_the_card_reads_well(study: RunningKernel) -> None:
     """Shown in a notebook it is a table with the newest first; in a console a text."""
     study.execute("'<b>tagged</b>'")

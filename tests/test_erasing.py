@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -257,6 +258,22 @@ def test_the_command_asks_the_owner(study: RunningKernel) -> None:
     assert "is not the safe id of a learner" in again.stderr
 
 
+def test_the_command_exports_what_the_owner_holds(study: RunningKernel) -> None:
+    """While a kernel runs, a learner's file has the states of its reducers, and the record who asked."""
+    who = "tc-testcase-sim-01"
+    study.execute("rows = await lo.query('seen')")
+    said = lo_kernel(study, "export-student", who, "--output", "one.json")
+    assert said.returncode == 0, said.stderr
+    data = json.loads((study.root / "one.json").read_text())
+    assert [state["count"] for state in data["states"].values()] == [len(data["events"])]
+    assert [each["code"] for each in data["record"] if each["kind"] == "execute"] == [
+        "rows = await lo.query('seen')"
+    ]
+    assert stat.S_IMODE((study.root / "one.json").stat().st_mode) == 0o600
+    deed = next(each for each in AuditReader(study.workspace).events() if each["what"] == "export student")
+    assert (deed["by"], deed["learners"]) == ("command line", 1)
+
+
 def test_an_owner_that_does_not_answer_is_named(study: RunningKernel) -> None:
     """The message says which process, and what to do; nothing is erased."""
     owner = json.loads((study.workspace / "owner.json").read_text())
@@ -271,7 +288,7 @@ def test_an_owner_that_does_not_answer_is_named(study: RunningKernel) -> None:
 
 
 def test_only_the_notebooks_token_erases(study: RunningKernel, run: Any) -> None:
-    """Neither a page's token nor one for events, and no cookie, whatever its kind."""
+    """Nor gives all that is held: no token of a page or a source does, and no cookie, whatever its kind."""
     url = study.execute("print(lo.url)").text.strip()
     tokens = json.loads((study.workspace / "secrets.json").read_text())["tokens"]
     port = url.rstrip("/").rsplit(":", 1)[1]
@@ -284,17 +301,21 @@ def test_only_the_notebooks_token_erases(study: RunningKernel, run: Any) -> None
                 headers = {"Authorization": f"Bearer {tokens[kind]}"}
                 async with session.delete(address, headers=headers) as answer:
                     found.append(answer.status)
+                async with session.get(f"{address}/held", headers=headers) as answer:
+                    found.append(answer.status)
             headers = {
                 "Cookie": f"lo_kernel_{port}={tokens['notebook']}",
                 "Origin": url.rstrip("/"),
             }
             async with session.delete(address, headers=headers) as answer:
                 found.append(answer.status)
+            async with session.get(f"{address}/held", headers=headers) as answer:
+                found.append(answer.status)
             async with session.delete(address) as answer:
                 found.append(answer.status)
         return found
 
-    assert run(statuses()) == [403, 403, 403, 401]
+    assert run(statuses()) == [403] * 6 + [401]
     assert study.execute("print(len(await lo.query('seen')))").text == "2\n"
 
 

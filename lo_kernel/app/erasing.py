@@ -12,18 +12,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
 
+from lo_kernel.app.holding import asked_by
 from lo_kernel.app.security import ACCESS
 from lo_kernel.engine.learners import mentions
 from lo_kernel.engine.registration import Registration
 from lo_kernel.query.language import COURSE_ROSTER
 from lo_kernel.runtime import Runtime
 
-__all__ = ["COMMAND_LINE", "OUT_OF_REACH", "USER", "Erased", "answer", "erase"]
+__all__ = ["OUT_OF_REACH", "Erased", "answer", "erase"]
 
 OUT_OF_REACH: Final = (
     "the roster: while it lists them, they are shown without data",
@@ -35,10 +35,6 @@ OUT_OF_REACH: Final = (
 )
 
 Named = Callable[[str], bool]
-
-COMMAND_LINE: Final = "command line"
-USER: Final = "X-LO-User"
-"""The header that says who sits at the command line."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +81,15 @@ async def answer(runtime: Runtime, request: web.Request) -> web.Response:
         return _json({"error": f"{student!r} is not the safe id of a learner who was seen here"}, 404)
     if not runtime.takes_events:
         return _json({"error": "this app follows its workspace; its owner alone can erase"}, 421)
-    user = unquote(request.headers.get(USER, ""))
     # to its end, also where the command line is gone meanwhile
-    work = asyncio.get_running_loop().create_task(erase(runtime, student, user=user, by=COMMAND_LINE))
+    work = asyncio.get_running_loop().create_task(erase(runtime, student, asked=asked_by(request)))
     return _json(asdict(await asyncio.shield(work)))
 
 
-async def erase(runtime: Runtime, student: str, *, user: str = "", by: str = "") -> Erased:
+async def erase(runtime: Runtime, student: str, **asked: Any) -> Erased:
     """Remove a learner everywhere; on the app's loop, and only where events come in.
 
-    ``user`` and ``by`` are who asks for it and from where, where that isn't the request at hand.
+    ``asked={"user": ..., "at": ...}`` says who asks for it and from where, if that isn't the request at hand.
     """
     user_id, now = runtime.learners[student].user_id, time.time()
     name = (await runtime.rosters.names()).get(student, "")
@@ -121,7 +116,6 @@ async def erase(runtime: Runtime, student: str, *, user: str = "", by: str = "")
     left += await asyncio.to_thread(_files_left, runtime.workspace.path, named)
     texts = await asyncio.to_thread(runtime.reads.forget, student, called)
     runtime.functions.touch(COURSE_ROSTER)
-    asked: dict[str, Any] = {"asked": {"user": user, "at": by}} if by else {}
     runtime.reads.act("erase", events=events, **asked)
     return Erased(student, events, rejected, aside, own, [each.id for each in again], paused, texts, left)
 

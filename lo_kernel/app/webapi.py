@@ -76,6 +76,11 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
 
         return await erasing.answer(runtime, request)
 
+    async def held(request: web.Request) -> web.StreamResponse:
+        from lo_kernel.app import holding
+
+        return await holding.answer(runtime, request)
+
     @takes("read")
     async def state(request: web.Request) -> web.StreamResponse:
         try:
@@ -143,6 +148,7 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
     return [
         web.get("/webapi/learner/{safe_user_id}", one_learner),
         web.delete("/webapi/learner/{safe_user_id}", erase_learner),
+        web.get("/webapi/learner/{safe_user_id}/held", held),
         web.get("/webapi/course_dashboards", course_dashboards),
         web.get("/webapi/course_dashboards/", course_dashboards),
         web.get("/webapi/student_dashboards", student_dashboards),

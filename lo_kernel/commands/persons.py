@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lo_kernel.app import erasing
+from lo_kernel.app import erasing, holding
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.errors import LOError
+from lo_kernel.kernel.audit.reading import AuditReader
 from lo_kernel.kernel.audit.requests import KernelRecord, user_of
 from lo_kernel.notebook import persons
 from lo_kernel.runtime import Runtime
@@ -47,7 +48,7 @@ def erase(arguments: Sequence[str]) -> int:
 
     owner = Workspace(settings.workspace_path).find_owner()
     if owner is not None:
-        print(asyncio.run(_ask(owner, options.student)))
+        print(erasing.Erased(**asyncio.run(_ask(owner, "DELETE", _path(options.student)))))
     else:
         print(asyncio.run(_with_runtime(settings, options.student, work)))
     return 0
@@ -69,32 +70,43 @@ def export_student(arguments: Sequence[str]) -> int:
 
         return await persons.export_student(runtime, options.student, target, of)
 
-    print(asyncio.run(_with_runtime(settings, options.student, work)))
+    owner = Workspace(settings.workspace_path).find_owner()
+    if owner is not None:
+        data = asyncio.run(_ask(owner, "GET", f"{_path(options.student)}/held"))
+        data["record"] = AuditReader(settings.workspace_path).events(student=options.student)
+        persons.write_held(target, data)
+        print(target)
+    else:
+        print(asyncio.run(_with_runtime(settings, options.student, work)))
     return 0
 
 
-async def _ask(owner: Owner, student: str) -> erasing.Erased:
-    """Have the process that owns the workspace erase: it alone writes there."""
+def _path(student: str) -> str:
+    return f"webapi/learner/{quote(student, safe='')}"
+
+
+async def _ask(owner: Owner, method: str, path: str) -> dict[str, Any]:
+    """Have the process that owns the workspace do it: it alone writes there, and has all states."""
     import aiohttp
 
     headers = {
         "Authorization": f"Bearer {owner.token}",
-        erasing.USER: quote(user_of(os.environ)["name"]),
+        holding.USER: quote(user_of(os.environ)["name"]),
     }
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_ERASING)
     who = f"the process {owner.pid}, which owns the workspace and answers at {owner.url},"
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, headers=headers, trust_env=False) as client,
-            client.delete(f"{owner.url}webapi/learner/{quote(student, safe='')}") as response,
+            client.request(method, owner.url + path) as response,
         ):
             answer = await response.json(content_type=None)
             if response.status == 200:
-                return erasing.Erased(**answer)
+                return dict(answer)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, TypeError) as error:
         raise LOError(
             f"{who} does not answer ({type(error).__name__}: {error}). A cell that runs there may hold it: "
-            "try again when it is over, erase there with lo.erase(student), or end that process first"
+            "try again when it is over, do it there, with lo, or end that process first"
         ) from None
     raise LOError(f"{who} refuses: {answer.get('error', answer) if isinstance(answer, dict) else answer}")
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lo_kernel.engine.keys import parse_key
+from lo_kernel.engine.keys import reading_of
 from lo_kernel.engine.store import PLAIN
 from lo_kernel.errors import LOError
 
@@ -36,9 +36,7 @@ class FieldStore:
     async def _get(self, keys: Sequence[str], *, one: bool = False) -> Any:
         runtime = self._field.runtime
         for key in keys:
-            parsed = parse_key(key)
-            student = parsed.student if parsed is not None else None
-            runtime.reads.record("store", key.split(",STUDENT:")[0], [student] if student else [])
+            runtime.reads.record("store", *reading_of(key))
         found = await runtime.registry.read(list(keys))
         return found[0] if one else found
 

@@ -23,6 +23,7 @@ __all__ = [
     "ScopeField",
     "getter",
     "parse_key",
+    "reading_of",
     "reducer_prefix",
     "state_key",
 ]
@@ -161,6 +162,23 @@ def parse_key(key: str) -> ParsedKey | None:
         else:
             return None
     return ParsedKey(which, qualname, values)
+
+
+def reading_of(key: str) -> tuple[str, list[str]]:
+    """What the record says of a key that was read, and whose it is; nothing in it names anybody.
+
+    >>> reading_of("Internal,my_module.count,EventField.doc_id:d1,STUDENT:tc-u0")
+    ('my_module.count by EventField.doc_id, STUDENT', ['tc-u0'])
+    >>> reading_of("what tc-u0 said")
+    ("a key of one's own", [])
+    """
+    parsed = parse_key(key)
+    if parsed is None:
+        return "a key of one's own", []
+    fields = ", ".join(parsed.values)
+    return (f"{parsed.qualname} by {fields}" if fields else parsed.qualname), (
+        [parsed.student] if parsed.student else []
+    )
 
 
 _NAMES = {

@@ -47,6 +47,8 @@ def title_of(event: Mapping[str, Any]) -> str:
     kind = event["kind"]
     if kind == "act":
         deed = _DEEDS.get(event["what"], event["what"].capitalize())
+        if event.get("record", {}).get("replaces"):
+            deed = "Replaced an analysis by another version:"
         return f"{deed} {event['name']}" if event.get("name") else deed
     if kind == "read":
         return "Something in the background read" if event.get("by") == "unattributed" else "A page was shown"

@@ -80,7 +80,7 @@ class FileVerbs(Verbs):
             if job is not None:
                 job.progress(report.done, report.total, f"bytes, {report.events:,} events")
 
-        work = fold(
+        folding = fold(
             reducer,
             path,
             format=format,
@@ -91,5 +91,16 @@ class FileVerbs(Verbs):
             scope=scope,
             on_progress=progress,
         )
-        job = self._job(f"fold of {getattr(reducer, '__name__', 'a reducer')}", work)
+        runtime = self._runtime
+
+        async def work() -> Any:
+            from lo_kernel.engine.keys import reading_of
+
+            states = await folding
+            runtime.reads.record(
+                "events", "files that were folded", {w for k in states for w in reading_of(k)[1]}
+            )
+            return states
+
+        job = self._job(f"fold of {getattr(reducer, '__name__', 'a reducer')}", work())
         return job

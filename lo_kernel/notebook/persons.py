@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from lo_kernel.query.rows import Rows
     from lo_kernel.runtime import Runtime
 
-__all__ = ["PersonVerbs", "export_student"]
+__all__ = ["PersonVerbs", "export_student", "write_held"]
 
 
 class PersonVerbs(Verbs):
@@ -84,31 +85,15 @@ def _check(runtime: Runtime, student: str) -> None:
 
 async def export_student(runtime: Runtime, student: str, path: Path, record: Any = None) -> Path:
     """Write what is held of a learner to ``path``; on the app's loop."""
-    from lo_kernel.engine.archive import Search, Senders
+    from lo_kernel.app.holding import held
 
-    learner = runtime.learners[student]
-    profile = [row for row in await runtime.rosters.roster(names=True) if row["user_id"] == student]
-
-    def events() -> list[Any]:
-        found = runtime.archive.search(Search(learner=student), Senders())
-        return [{"n": each.n, "t": each.t, "by": each.by, "body": each.body} for each, _ in found]
-
-    keys = [key for key in await runtime.registry.keys("") if f"STUDENT:{student}" in key.split(",")]
-    states = dict(zip(keys, await runtime.registry.read(keys), strict=True))
-    data = {
-        "learner": learner,
-        "profile": profile[0]["profile"] if profile else {},
-        "events": await asyncio.to_thread(events),
-        "states": states,
-        "record": [] if record is None else await asyncio.to_thread(record, student),
-        "not_here": "states that belong to several learners, such as those of a class",
-    }
-    runtime.reads.act("export student", learners=[student])
-    text = msgspec.json.format(msgspec.json.encode(data), indent=2)
-
-    def write() -> None:
-        path.touch(mode=0o600)
-        path.write_bytes(text)
-
-    await asyncio.to_thread(write)
+    data = await held(runtime, student)
+    data["record"] = [] if record is None else await asyncio.to_thread(record, student)
+    await asyncio.to_thread(write_held, path, data)
     return path
+
+
+def write_held(path: Path, data: Mapping[str, Any]) -> None:
+    """Write it as JSON that a person can read, and nobody but the user."""
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(data), indent=2))

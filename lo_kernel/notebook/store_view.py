@@ -31,11 +31,9 @@ class KeyValueStore:
         return self._bridge.run(self._get(key))
 
     async def _get(self, key: str) -> Any:
-        from lo_kernel.engine.keys import parse_key
+        from lo_kernel.engine.keys import reading_of
 
-        parsed = parse_key(key)
-        student = parsed.student if parsed is not None else None
-        self._runtime.reads.record("store", key.split(",STUDENT:")[0], [student] if student else [])
+        self._runtime.reads.record("store", *reading_of(key))
         return (await self._runtime.registry.read([key]))[0]
 
     def keys(self, prefix: str = "") -> Awaitable[list[str]]:

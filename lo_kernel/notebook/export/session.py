@@ -68,9 +68,11 @@ class SessionExport:
         about = {"of": f"of {len(learners)} learners", "where": "in the notebook"}
         if events:
             self.runtime.reads.record("events", f"sample for the export {self.prepared.plan.name}", learners)
-            self.runtime.reads.act("export", self.prepared.plan.name, learners=learners)
         else:
             events, about["of"] = made_up(contexts), "that were made up, since the notebook had seen none"
+        wanted = {each.id for each in reducers}
+        codes = {each.id: each.code for each in self.runtime.registry if each.id in wanted}
+        self.runtime.reads.act("export", self.prepared.plan.name, learners=learners, reducers=codes)
         profiles = {row["user_id"]: row["profile"] for row in await self.runtime.rosters.roster(names=True)}
         names = {who: [str(value) for value in _texts(profiles.get(who))] for who in learners}
         text = sample_text(events, learners, names)
