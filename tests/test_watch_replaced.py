@@ -32,7 +32,7 @@ async def soon(subscription: Subscription) -> list[dict[str, Any]]:
 
 
 async def test_who_watches_by_a_bare_name_hears_no_error_when_the_reducer_is_replaced() -> None:
-    """A query asked for as ``counter``, ``m.counter`` or by its DAG goes on with what replaces its reducer."""
+    """A query, by its bare name, its whole one or its DAG, goes on with what replaces its reducer."""
     for query, exports in (("counter", None), ("m.counter", None), ("m", ["counter"])):
         parts = counting()
         async with parts.live.subscribe(query, exports) as subscription:
