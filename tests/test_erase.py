@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from lo_kernel.engine.learners import mentions
 from lo_kernel.kernel.audit.log import AuditLog
 from lo_kernel.kernel.audit.reading import AuditReader
 from lo_kernel.kernel.audit.recorder import Recorder
+from lo_kernel.kernel.audit.requests import KernelRecord
 from lo_kernel.kernel.audit.verify import verify
+from lo_kernel.kernel.monitor import Outcome
+from lo_kernel.settings import Settings
 
 KID = "tc-testcase-kid-1"
 
@@ -127,3 +131,41 @@ def test_aliases_cannot_be_changed_unseen(log: AuditLog, change: str) -> None:
     verdict = verify(log.workspace, state=log.state)
     assert "aliases.jsonl, line" in str(verdict)
     assert not verdict.ok
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"text": f"rows:\n{KID} 5"}),
+        json.dumps({"text": json.dumps({"a": f"x\n{KID}\t"})}),
+        json.dumps({"traceback": [f"\x1b[31m{KID}\x1b[0m"]}),
+        f"print('a\\n{KID}')",
+        f"C:\\new\\{KID}",
+    ],
+)
+def test_an_id_is_found_as_it_is_written(text: str) -> None:
+    """After a line break in JSON or code, in colour, in a path."""
+    assert mentions([], ids=[KID])(text)
+
+
+def test_outputs_that_come_late_do_not_name_the_erased(settings: Settings) -> None:
+    """What the erasing cell and those before it put out comes to the record after them, without the id."""
+    record = KernelRecord(replace(settings, audit_outputs=True), state=settings.workspace_path / "state")
+    record.open({}, role="command")
+    recorder = record.recorder
+    cells(recorder, "rows", "await lo.erase(rows[0])")
+    recorder.forget(KID)
+    recorder.end(recorder.begin("execute", {"msg_id": "after"}, {}, {"code": "again"}))
+    said = json.dumps({"name": "stdout", "text": f"who:\n{KID}"})
+    for request in ("m0", "m1", "after", "m0"):
+        outcome = Outcome(request, "execute_request", contents=[("stream", said), ("stream", "{}")])
+        outcome.outputs = {"stdout": [2, len(said)]}
+        outcome.late = request not in recorder.pending
+        record.outcome(outcome)
+    record.close()
+    kept = [
+        (each["request"], [KID in part["content"] for part in each["contents"]])
+        for each in AuditReader(settings.workspace_path).records()
+        if "contents" in each
+    ]
+    assert kept == [("m0", [False] * 2), ("m1", [False] * 2), ("after", [True, False]), ("m0", [False] * 2)]

@@ -18,13 +18,16 @@ _GENERATION = -1
 
 # What may stand within a safe id beside letters, digits and "_": it ends one only where none follows.
 _WITHIN = r"[.\-+~@%]"
+_COLOUR = re.compile(r"(?:\x1b|\\+(?:u001b|x1b|033))\[[0-9;]*m")
+_ESCAPE = re.compile(r"\\+[abfnrtv]")
 
 
 def mentions(names: Iterable[str], ids: Iterable[str] = ()) -> Callable[[str], bool]:
     """What tells whether a text names somebody by one of ``names``, in any case, or by one of ``ids``.
 
     Whole ones only: not where more of an id follows or goes before. One of one to three characters, which
-    may be any number or word, counts between quotation marks only.
+    may be any number or word, counts between quotation marks only. The text may be JSON, or code: what is
+    written as ``\\n`` there is no letter of a name; nor is a terminal's colour.
 
     >>> named = mentions(["Copper Heron", "7"], ids=["tc-u1"])
     >>> [named(text) for text in ("of tc-u1.", "the copper heron", "who == '7'")]
@@ -36,7 +39,16 @@ def mentions(names: Iterable[str], ids: Iterable[str] = ()) -> Callable[[str], b
     if not parts:
         return lambda text: False
     search = re.compile("|".join(parts)).search
-    return lambda text: search(text) is not None
+
+    def named(text: str) -> bool:
+        written = "\\" in text or "\x1b" in text
+        return search(text) is not None or (written and search(_plain(text)) is not None)
+
+    return named
+
+
+def _plain(text: str) -> str:
+    return _ESCAPE.sub(" ", _COLOUR.sub("", text)).replace('\\"', '"').replace("\\'", "'")
 
 
 def _whole(name: str, flags: str = "") -> str:

@@ -41,6 +41,8 @@ class Recorder:
         self.aliases = Aliases(log.folder, sign=self._sign, present=self._present)
         self.pending: dict[str, str] = {}
         """Requests on record whose outcome isn't yet: their kinds by id."""
+        self._erased: list[Callable[[str], bool]] = []  # whom no late output may name
+        self._later: set[str] = set()  # requests that were taken after they were erased
         self._lost = 0
         self._lock = threading.RLock()
         self._file = 0  # whose sets and readings are remembered: each file can be read by itself
@@ -97,6 +99,8 @@ class Recorder:
         if subshell := header.get("subshell_id"):
             record["subshell"] = subshell
         self.pending[request] = kind
+        if self._erased:
+            self._later.add(request)
         aside: list[Text] = []
         for name, value in (texts or {}).items():
             record[name] = _set_aside(value, aside)
@@ -238,8 +242,16 @@ class Recorder:
                 self._sets.clear()
                 self._readings.clear()
                 self._last_set = ("", frozenset())
-            others = [name for name in names if name != learner]
-            return delete_texts(self.log, mentions(others, ids=[learner]), "a learner was erased")
+            named = mentions([name for name in names if name != learner], ids=[learner])
+            self._erased.append(named)
+            self._later.clear()
+            return delete_texts(self.log, named, "a learner was erased")
+
+    def withholds(self, request: str, output: str) -> bool:
+        """Whether an output is not to be put on record: it names somebody who was erased after the request
+        was taken. What a request gives comes to the record a moment later than it happened.
+        """
+        return request not in self._later and any(named(output) for named in self._erased)
 
 
 def _set_aside(value: Any, aside: list[Text]) -> Any:

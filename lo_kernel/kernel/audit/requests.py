@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["KernelRecord", "user_of"]
 
 _LONGEST: Final = 65_536  # characters of a comm's or a debugger's data that are kept
+_GONE: Final = "(it named a learner who was erased meanwhile)"
 _COMMS: Final = ("comm_open", "comm_msg", "comm_close")
 
 
@@ -194,7 +195,8 @@ class KernelRecord:
             fields["ms"] = round(outcome.seconds * 1000, 3)
         if outcome.outputs:
             fields["outputs"] = {name: list(count) for name, count in outcome.outputs.items()}
-        texts = [text_of(content) for _, content in outcome.contents]
+        withholds = self.recorder.withholds
+        texts = [text_of(_GONE if withholds(request, said) else said) for _, said in outcome.contents]
         if texts:
             fields["contents"] = [
                 {"type": name, "content": f"text:{text.hash}"}
