@@ -1,28 +1,49 @@
 """A hash of what a reducer computes: its code, and the helpers and constants that it reaches.
 
 Two definitions with the same hash fold events alike, so states of the one go on under the other.
-Comments, layout and where the code stands do not count. A value that can't be named for sure (a live
-object, say) counts by its type alone.
+Comments, layout and where the code stands do not count.
+
+A constant counts by its content: that is what :mod:`pickle` would write of it, whatever its class (an
+array, a table, an object of one's own). What has no content that can be told (a connection, a generator),
+or too much of it, makes a hash that no other is equal to: it is better to fold again than to mix the states
+of two codes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import dis
 import functools
 import hashlib
 import inspect
-import re
+import secrets
 import sys
 import types
+import weakref
 from collections.abc import Callable
-from typing import Any
-
-import msgspec
+from typing import Any, Final
 
 __all__ = ["code_hash"]
 
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis))
+_PLAIN: Final = frozenset({str, int, float, complex, bool, type(None), type(Ellipsis), type(NotImplemented)})
+_MOST_BYTES: Final = 64 << 20  # of one array: 0.1 s
+_MOST_OBJECTS: Final = 100_000  # of other classes: 1 s
+_NO_DATA: Final = frozenset(
+    {"_thread.lock", "_thread.RLock", "asyncio.locks.Lock", "asyncio.locks.Semaphore"}
+)
+_DESCRIPTORS: Final = (
+    types.MemberDescriptorType,
+    types.GetSetDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.MethodWrapperType,
+)
+
+
+class _Unsure(Exception):
+    """There is no telling whether a value is what it was."""
 
 
 def code_hash(function: Callable[..., Any], *more: object) -> str:
@@ -35,9 +56,12 @@ def code_hash(function: Callable[..., Any], *more: object) -> str:
     (True, False)
     """
     walk = _Walk()
-    walk.value(function)
-    for value in more:
-        walk.value(value)
+    try:
+        walk.value(function)
+        for value in more:
+            walk.value(value)
+    except (_Unsure, RecursionError):
+        return secrets.token_hex(32)
     return walk.digest.hexdigest()
 
 
@@ -46,6 +70,7 @@ class _Walk:
         self.digest = hashlib.sha256()
         self.seen: dict[int, int] = {}
         self.keep: list[object] = []  # ids stay taken while the walk lasts
+        self.objects = 0
 
     def note(self, *parts: object) -> None:
         for part in parts:
@@ -53,8 +78,12 @@ class _Walk:
             self.digest.update(len(data).to_bytes(8, "little") + data)
 
     def value(self, value: Any) -> None:
-        if isinstance(value, _PLAIN):
-            self.note(type(value).__name__, repr(value))
+        kind = type(value)
+        if kind in _PLAIN:
+            self.note(kind.__name__, repr(value))
+            return
+        if kind is bytes or kind is bytearray:
+            self.note(kind.__name__, bytes(value))
             return
         if id(value) in self.seen:
             self.note("again", self.seen[id(value)])
@@ -73,19 +102,46 @@ class _Walk:
             self.note("module", value.__name__, getattr(value, "__version__", ""))
         elif isinstance(value, type):
             self.klass(value)
-        elif isinstance(value, list | tuple):
-            self.note(type(value).__name__, len(value))
-            for item in value:
-                self.value(item)
-        elif isinstance(value, dict):
-            self.note("dict", len(value))
+        elif isinstance(value, list | tuple | dict | set | frozenset):
+            self.collection(value)
+        elif isinstance(value, staticmethod | classmethod):
+            self.note(kind.__name__)
+            self.value(value.__func__)
+        elif isinstance(value, property):
+            self.value([value.fget, value.fset, value.fdel])
+        else:
+            self.other(value)
+
+    def collection(self, value: Any) -> None:
+        self.kind_of(value)
+        self.note(len(value))
+        if isinstance(value, dict):
+            self.value(getattr(value, "default_factory", None))
             for key, item in value.items():
                 self.value(key)
                 self.value(item)
         elif isinstance(value, set | frozenset):
-            self.note("set", *sorted(repr(item) for item in value))
+            for item in sorted(map(self.alone, value)):
+                self.note(item)
         else:
-            self.other(value)
+            for item in value:
+                self.value(item)
+
+    def alone(self, value: Any) -> bytes:
+        """The digest of a value by itself."""
+        walk = _Walk()
+        walk.objects = self.objects
+        walk.value(value)
+        self.objects = walk.objects
+        self.keep += walk.keep
+        return walk.digest.digest()
+
+    def kind_of(self, value: Any) -> None:
+        """The class of a value: of one that was written here, what is in it."""
+        kind = type(value)
+        self.note("object", kind.__module__, kind.__qualname__)
+        if not _installed(kind):
+            self.value(kind)
 
     def function(self, function: types.FunctionType) -> None:
         self.note("function", function.__qualname__.rpartition(".")[2])
@@ -106,7 +162,11 @@ class _Walk:
             if name in function.__globals__:
                 self.note("global", name)
                 value = function.__globals__[name]
-                self.reached(value)
+                try:
+                    self.reached(value)
+                except _Unsure:
+                    if not _installed(function):  # else the package's version tells
+                        raise
                 if isinstance(value, types.ModuleType):
                     self.members(value, names)
 
@@ -142,31 +202,61 @@ class _Walk:
         for name, member in sorted(vars(klass).items()):
             if name in ("__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__"):
                 continue
+            if name.startswith("__pydantic_") and name != "__pydantic_fields__":  # it has addresses in it
+                continue
             self.note(name)
-            if isinstance(member, staticmethod | classmethod):
-                member = member.__func__
-            elif isinstance(member, property):
-                member = [member.fget, member.fset, member.fdel]
-            self.value(member)
+            try:
+                self.value(member)
+            except _Unsure:
+                if not name.startswith("_"):  # else it is machinery, as of an abstract class
+                    raise
 
     def other(self, value: Any) -> None:
-        self.note("object", type(value).__module__, type(value).__qualname__)
-        if isinstance(value, functools.partial):
+        kind = type(value)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        ours = kind.__module__.startswith("lo_kernel.") and kind.__module__ != "lo_kernel.engine.keys"
+        if ours or name in _NO_DATA or isinstance(value, (*_DESCRIPTORS, weakref.ref)):
+            self.note("object", name, getattr(value, "__name__", ""))
+        elif isinstance(value, types.MappingProxyType):
+            self.note(name)
+            self.value(dict(value))
+        elif isinstance(value, functools.cached_property):
+            self.note(name)
             self.value(value.func)
-            self.value(value.args)
-            self.value(value.keywords)
+        elif callable(value) and hasattr(value, "__wrapped__"):  # such as one with a cache
+            self.kind_of(value)
+            self.reached(value.__wrapped__)
+        else:
+            self.content(value)
+
+    def content(self, value: Any) -> None:
+        """What a value would be made again from."""
+        self.objects += 1
+        size = getattr(value, "nbytes", 0)
+        if self.objects > _MOST_OBJECTS or (isinstance(size, int) and size > _MOST_BYTES):
+            raise _Unsure
+        self.kind_of(value)
+        reduce = copyreg.dispatch_table.get(type(value))
+        try:
+            parts: Any = reduce(value) if reduce is not None else value.__reduce_ex__(4)
+        except Exception:
+            fields = getattr(value, "__dict__", None)
+            if not isinstance(fields, dict) or _installed(type(value)):
+                raise _Unsure from None
+            self.value(fields)
             return
-        if isinstance(value, re.Pattern):
-            self.note(value.pattern, value.flags)
+        if isinstance(parts, str):  # something that has a name
+            if not _installed(value) and not _installed(type(value)):
+                raise _Unsure
+            self.note("named", getattr(value, "__module__", ""), parts)
             return
-        if not _installed(type(value)):
-            self.value(type(value))
-            if isinstance(fields := getattr(value, "__dict__", None), dict):
-                self.value(fields)
-            return
-        # of a live object its type is all that can be said
-        with contextlib.suppress(TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-            self.note(msgspec.json.encode(value, order="deterministic"))
+        make, arguments, state, *items = (*parts, None, None, None)[:5]
+        self.reached(make)
+        for argument in arguments or ():
+            self.reached(argument)
+        self.value(state)
+        for some in items:
+            self.value(None if some is None else list(some))
 
 
 def _has_docstring(code: types.CodeType) -> bool:
