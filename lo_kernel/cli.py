@@ -50,7 +50,7 @@ def _is_launch(arguments: Sequence[str]) -> bool:
 
 
 def _run(arguments: list[str]) -> int:
-    from lo_kernel.errors import LOError
+    from lo_kernel.errors import LOError, SettingsError
 
     try:
         if arguments and arguments[0] in _COMMANDS:
@@ -62,6 +62,6 @@ def _run(arguments: list[str]) -> int:
         return run(arguments, tuple(_COMMANDS))
     except LOError as error:
         print(f"lo-kernel: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, SettingsError) else 1
     except KeyboardInterrupt:
         return 130

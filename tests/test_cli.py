@@ -196,6 +196,18 @@ def test_wrong_options_start_nothing(arguments: list[str], what: str, workspace:
     assert not workspace.exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [(["--app", "no_such:thing"], "no module 'no_such'"), (["--store", "dust"], "'sqlite'")],
+)
+def test_a_setting_that_only_the_app_can_judge_ends_it_too(setting: list[str], what: str) -> None:
+    """An app or a store that doesn't exist: what was expected, exit code 2, and nobody answers."""
+    result = run(*setting)
+    assert result.returncode == 2
+    assert what in result.stderr
+    assert "http" not in result.stdout
+
+
 def test_help_is_one_screen() -> None:
     """`--help` names every way to start it and every setting, on one screen of 24 lines and 80 columns."""
     result = run("--help")
