@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from lo_kernel.errors import WorkspaceError
+from lo_kernel.errors import LOError, WorkspaceError
 from lo_kernel.lock import FileLock
 
-__all__ = ["TOKEN_KINDS", "Owner", "Workspace", "write_private"]
+__all__ = ["TOKEN_KINDS", "Owner", "Workspace", "check_out", "write_out", "write_private"]
 
 TOKEN_KINDS = ("notebook", "ingest", "read")
 """Who a token is for: the notebook and its owner (everything), a source of events, a page that reads."""
@@ -63,6 +64,29 @@ def write_private(path: Path, data: bytes, *, lasting: bool = True) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_out(path: Path) -> Path:
+    """A file that somebody asks for, ``~`` filled in; ``LOError`` where it can't be one."""
+    path = path.expanduser()
+    if path.is_dir():
+        raise LOError(f"{path} is a folder: expected the name of a file")
+    if not path.parent.is_dir():
+        raise LOError(f"{path} can't be written: the folder {path.parent} is not there")
+    return path
+
+
+def write_out(path: Path, data: bytes) -> None:
+    """Write a file that was asked for, and that its user alone can read; ``LOError`` where that fails."""
+    path = check_out(path)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode) and hasattr(os, "fchmod"):
+                os.fchmod(descriptor, 0o600)
+            file.write(data)
+    except OSError as error:
+        raise LOError(f"{path} can't be written: {error}") from error
 
 
 class Workspace:

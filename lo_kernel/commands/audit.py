@@ -8,15 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
+from lo_kernel.commands.places import existing_workspace
+from lo_kernel.errors import LOError
+from lo_kernel.kernel.audit.files import list_logs
 from lo_kernel.kernel.audit.page import to_html
-from lo_kernel.kernel.audit.reading import AuditReader, rows_of
+from lo_kernel.kernel.audit.reading import AuditReader, rows_of, when
 from lo_kernel.kernel.audit.report import FORMATS, to_csv, to_jsonl
 from lo_kernel.kernel.audit.verify import verify
 from lo_kernel.query.rows import Rows
+from lo_kernel.workspace import write_out
 
 __all__ = ["main"]
 
 _ACTIONS = ("verify", "show", "of", "export", "delete-text")
+_FEWEST = 3  # letters of what is to be deleted: fewer stand nearly everywhere
 _WIDTH = 60  # characters of code that a line shows
 
 
@@ -41,7 +46,19 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(
             f"{options.action}: expected {'a learner' if options.action == 'of' else 'words'} after it"
         )
-    workspace = settings.workspace_path
+    if options.subject and options.action not in ("of", "delete-text"):
+        parser.error(
+            f"{options.action}: takes nothing after it, got {options.subject!r}; a workspace is named with "
+            f"--workspace {options.subject}"
+        )
+    if options.since is not None:
+        try:
+            when(options.since)
+        except LOError as error:
+            parser.error(str(error))
+    workspace = existing_workspace(parser, settings)
+    if not list_logs(workspace / "audit") and not (workspace / "audit" / "id").exists():
+        raise LOError(f"the workspace {workspace} has no record")
     if options.action == "verify":
         verdict = verify(workspace)
         print(verdict)
@@ -51,7 +68,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.action == "delete-text":
         return _delete_text(parser, options, workspace)
     student = options.subject if options.action == "of" else options.student
-    events = AuditReader(workspace).events(student=student, user=options.user, since=options.since)
+    reader = AuditReader(workspace)
+    if student is not None:
+        reader.expect(student)
+    events = reader.events(student=student, user=options.user, since=options.since)
     if options.action == "export":
         return _export(options, workspace, events, student)
     if options.action == "show":
@@ -79,7 +99,7 @@ def _export(
     if options.output is None:
         sys.stdout.write(text)
     else:
-        options.output.write_text(text, encoding="utf-8")
+        write_out(options.output, text.encode())
         print(f"{len(events)} entries: {options.output}")
     return 0
 
@@ -90,6 +110,11 @@ def _delete_text(parser: OptionParser, options: argparse.Namespace, workspace: P
 
     if not options.reason:
         parser.error("delete-text: expected --reason, which goes on record")
+    if len("".join(options.subject.split())) < _FEWEST:
+        parser.error(
+            f"delete-text: expected at least {_FEWEST} letters, got {options.subject!r}: every text in which "
+            "they stand goes"
+        )
     log, words = AuditLog(workspace), options.subject.casefold()
     log.open()
     try:

@@ -44,6 +44,10 @@ class Reader(Protocol):
         """What happened, oldest first."""
         ...
 
+    def expect(self, student: str) -> None:
+        """Raise where nobody is known under this id."""
+        ...
+
     def learners_of(self, number: int) -> list[str]:
         """Who was read by an event."""
         ...
@@ -66,6 +70,8 @@ class AuditView:
 
     def tail(self, n: int = 20) -> Rows:
         """The newest ``n`` entries, of whatever kind."""
+        if not isinstance(n, int):
+            raise LOError(f"tail: expected how many entries, got {n!r}")
         return _rows(self._there().events()[-n:] if n > 0 else [])
 
     def cells(self, n: int | None = None) -> Rows:
@@ -74,8 +80,13 @@ class AuditView:
         return _rows(found if n is None else found[len(found) - min(n, len(found)) :])
 
     def of(self, student: str) -> Rows:
-        """Everything that has read this learner (a safe id, such as ``tc-testcase-ada``)."""
-        return _rows(self._there().events(student=student))
+        """Everything that has read this learner (a safe id, such as ``tc-testcase-ada``).
+
+        An error where nobody is known here by that id: mistyped, or erased.
+        """
+        reader = self._there()
+        reader.expect(student)
+        return _rows(reader.events(student=student))
 
     def by(self, user: str) -> Rows:
         """What this user did."""

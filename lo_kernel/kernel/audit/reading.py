@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from lo_kernel.errors import LOError
-from lo_kernel.kernel.audit.aliases import Aliases
+from lo_kernel.kernel.audit.aliases import Aliases, has_events
 from lo_kernel.kernel.audit.chain import Text
 from lo_kernel.kernel.audit.files import LogFile, lines_of, list_logs, text_path
 
@@ -104,6 +104,17 @@ class AuditReader:
             start = when(since)
             found = [event for event in found if event["at"] >= start]
         return found
+
+    def expect(self, student: str) -> None:
+        """Raise ``LOError`` where nobody is known here under a safe id: "never read" is something else."""
+        known = isinstance(student, str) and self.aliases.find(student) is not None
+        if known or (isinstance(student, str) and has_events(self.workspace, student)):
+            return
+        erased = sum(each.get("kind") == "act" and each.get("what") == "erase" for each in self.records())
+        raise LOError(
+            f"expected the safe id of a learner, got {student!r}: under it there are no events here, and the "
+            f"record has no reading. It may be mistyped; who was erased ({erased} here) is not known any more"
+        )
 
     def check(self) -> Any:
         """Whether the record is whole."""
@@ -246,25 +257,31 @@ def _first_time(log: LogFile) -> str:
 
 
 def when(since: Any) -> str:
-    """A time as records have it, from a `datetime`, a `timedelta` (ago), a number of seconds ago, or a text.
+    """A time as records have it, from a `datetime` or `date`, a `timedelta` (ago), seconds ago, or a text.
 
     >>> when("2026-03-02")
     '2026-03-02T00:00:00.000000Z'
     """
-    if isinstance(since, int | float) and not isinstance(since, bool):
-        since = timedelta(seconds=since)
-    if isinstance(since, timedelta):
-        since = datetime.now(UTC) - since
-    if isinstance(since, str):
-        try:
+    told = since
+    try:
+        if isinstance(since, int | float) and not isinstance(since, bool):
+            since = timedelta(seconds=since)
+        if isinstance(since, timedelta):
+            since = datetime.now(UTC) - since
+        if isinstance(since, str):
             since = datetime.fromisoformat(since)
-        except ValueError:
-            raise LOError(f"since: expected a time such as '2026-03-02T08:30', got {since!r}") from None
-        if since.tzinfo is None:
-            since = since.replace(tzinfo=UTC)
-    if not isinstance(since, datetime):
-        raise LOError(f"since: expected a time, a timedelta or seconds ago, got {since!r}")
-    return since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        if isinstance(since, date) and not isinstance(since, datetime):
+            since = datetime(since.year, since.month, since.day, tzinfo=UTC)
+        if isinstance(since, datetime):
+            if since.tzinfo is None:
+                since = since.replace(tzinfo=UTC)
+            return str(since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+    except (ValueError, OverflowError):
+        pass
+    raise LOError(
+        "since: expected a time such as '2026-03-02T08:30', a datetime or timedelta, or seconds ago, "
+        f"got {told!r}"
+    )
 
 
 def rows_of(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
