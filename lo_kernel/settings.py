@@ -60,6 +60,9 @@ class Settings:
         "kernel",
         "Loop the app runs on: kernel (cells can await anything) or thread (answers while a cell is busy).",
     )
+    start_within: int = _setting(
+        30, "Seconds that the app may take to start, after which it is given up; 0: any time."
+    )
     allowed_hosts: str = _setting(
         "", "Host names, besides this machine's own, under which the app may be asked; separated by commas."
     )
@@ -78,6 +81,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port: expected a number from 0 (any free port) to 65535, got {self.port!r}")
+        if self.start_within < 0:
+            raise SettingsError(f"start_within: expected seconds, or 0 (any time), got {self.start_within!r}")
         if self.audit_days < 0:
             raise SettingsError(f"audit_days: expected days, or 0 (never), got {self.audit_days!r}")
         if self.loop not in ("kernel", "thread"):

@@ -122,6 +122,8 @@ class LOKernelApp(IPKernelApp):
         if isinstance(self.kernel, LOKernel):
             self.kernel.keep_events(frame)
         if not self._running:  # the kernel comes up; it ends as soon as it is there
+            if isinstance(self.kernel, LOKernel):
+                self.kernel.give_up_start("the kernel was told to end")
             return
         loop = asyncio_loop_of(self.io_loop)
         loop.call_soon_threadsafe(loop.stop)

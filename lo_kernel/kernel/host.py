@@ -12,6 +12,7 @@ import asyncio
 import concurrent.futures
 import errno
 import inspect
+import logging
 import socket
 import sys
 import threading
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 __all__ = ["STOP_WITHIN", "AppFactory", "AppHost", "bind_first", "port_candidates"]
+
+log = logging.getLogger(__name__)
 
 AppFactory = Callable[[], "web.Application | Awaitable[web.Application]"]
 
@@ -127,16 +130,40 @@ class AppHost:
         return self._loop
 
     async def start(self) -> None:
-        """Bind, build and serve. Where that fails, everything is undone and the error raised."""
+        """Bind, build and serve. Where that fails, everything is undone and the error raised.
+
+        An `LOError` where it takes longer than the setting ``start_within``.
+        """
         if self._loop is not None:
             raise LOError("an AppHost is started once; make another one")
+        opening: asyncio.Future[None]
         if self.settings.loop == "thread":
             self._thread = _LoopThread()
             self._loop = self._thread.start()
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._open(), self._loop))
+            opening = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._open(), self._loop))
         else:
             self._loop = asyncio.get_running_loop()
-            await self._open()
+            opening = self._loop.create_task(self._open())
+        try:
+            await asyncio.wait({opening}, timeout=self.settings.start_within or None)
+        finally:
+            if not opening.done():
+                await self._give_up(opening)
+        if opening.cancelled():
+            raise LOError(
+                f"app={self.settings.app!r}: expected it to start within {self.settings.start_within} s "
+                "(the setting start_within), and it has not"
+            )
+        opening.result()
+
+    async def _give_up(self, opening: asyncio.Future[None]) -> None:
+        """End a start-up that is under way; one that doesn't let itself be cancelled is left behind."""
+        opening.cancel()
+        await asyncio.wait({opening}, timeout=STOP_WITHIN)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        if self._socket is not None:
+            self._socket.close()
 
     async def stop(self) -> None:
         """End the app and release the port; awaited from any loop.
@@ -180,6 +207,11 @@ class AppHost:
             )
             await self._runner.setup()
             await web.SockSite(self._runner, self._socket).start()
+        except (SystemExit, KeyboardInterrupt) as error:  # either would end the loop, and so the kernel
+            await self._close()
+            raise LOError(
+                f"app={self.settings.app!r}: expected an app, and its start-up raised {error!r}"
+            ) from error
         except BaseException:
             await self._close()
             raise
@@ -204,6 +236,7 @@ class _LoopThread:
     """A daemon thread that runs a new loop, with a short switch interval as long as it does."""
 
     def __init__(self) -> None:
+        self._over = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="lo_kernel app", daemon=True)
 
@@ -213,6 +246,7 @@ class _LoopThread:
 
     def end_soon(self) -> None:
         """Called on the loop: what is scheduled already still runs."""
+        self._over = True
         self._loop.call_soon(self._loop.stop)
 
     def join(self) -> None:
@@ -224,7 +258,11 @@ class _LoopThread:
         sys.setswitchinterval(min(interval, _SWITCH_INTERVAL))
         try:
             asyncio.set_event_loop(self._loop)
-            self._loop.run_forever()
+            while not self._over:
+                try:
+                    self._loop.run_forever()
+                except (SystemExit, KeyboardInterrupt):  # of a task: it isn't the end of the others
+                    log.exception("A task of the app raised what ends a process; the app goes on.")
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
             self._loop.run_until_complete(asyncio.sleep(0))

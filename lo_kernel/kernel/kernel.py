@@ -27,6 +27,7 @@ from lo_kernel.errors import LOError
 from lo_kernel.kernel.debugging import can_debug, load_debugger
 from lo_kernel.kernel.magics import lo_magic, remembered_loop
 from lo_kernel.kernel.recording import begin_record, header_of
+from lo_kernel.kernel.starting import GivenUp, Starting
 from lo_kernel.kernel.traits import SettingsTraits, settings_of
 from lo_kernel.kernel.watch import LoopWatch
 from lo_kernel.settings import Settings
@@ -81,6 +82,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
     on_started: Callable[[], None] | None = None  # called when the loop turns and messages are read
     record: KernelRecord | None = None
     """What goes on record here; None where the workspace can't be written."""
+    _starting: Starting | None = None
     announcement: Path | None = None
     """The file that says that this kernel runs, and where its app answers."""
     failure: str = ""
@@ -135,7 +137,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
         if loop.is_running():  # a kernel in somebody's process: the app comes up as soon as its loop turns
             self._booting = loop.create_task(self._boot())
         else:
-            loop.run_until_complete(self._boot())
+            self._boot_first(loop)
         if self.shell is not None:
             self.shell.register_magic_function(lo_magic(self), "line", "lo")
         super().start()
@@ -279,13 +281,49 @@ class LOKernel(SettingsTraits, IPythonKernel):
         whose = f"process {owner.pid} at {owner.url}" if owner else "another process"
         return f"{where} (owned by {whose}; followed here)"
 
+    def _boot_first(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Boot the app before the loop runs for the kernel; ends whatever the app does."""
+        booting = loop.create_task(self._boot())
+        with Starting(loop, booting, self._start_within()) as self._starting:
+            while not booting.done():
+                try:
+                    loop.run_until_complete(booting)
+                except GivenUp as error:  # raised between two steps of the loop
+                    self._starting.give_up(str(error))
+                except (
+                    SystemExit,
+                    KeyboardInterrupt,
+                ):  # of a task of the app: whoever waits for it hears of it
+                    continue
+        self._starting = None
+
+    def _start_within(self) -> int:
+        try:
+            return settings_of(self)[0].start_within
+        except LOError:  # said where the app is made
+            return Settings().start_within
+
+    def give_up_start(self, reason: str) -> None:
+        """End the app's start-up, from a signal's handler; nothing where it has started."""
+        if self._starting is not None:
+            self._starting.give_up(reason)
+
     async def _boot(self) -> None:
         try:
             await self._start_app()
-        except Exception as error:
-            self.failure = traceback.format_exc()
-            self.log.error("The app did not start.", exc_info=True)
-            self._without_app(error)
+        except (Exception, GivenUp, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+            given_up = self._starting.reason if self._starting is not None else ""
+            if isinstance(error, asyncio.CancelledError) and not given_up:
+                raise
+            why: BaseException = error
+            if given_up:
+                why = LOError(f"the start of the app was given up: {given_up}")
+                why.__cause__ = error
+            await self.stop_app()  # where it was served already
+            self.app_host = None
+            self.failure = "".join(traceback.format_exception(why))
+            self.log.error("The app did not start.", exc_info=why)
+            self._without_app(why)
         self._offer_lo()
 
     async def _start_app(self) -> None:
