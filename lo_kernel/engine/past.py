@@ -221,7 +221,7 @@ async def _converted(function: Callable[[Any], Any], key: str, state: Any) -> by
         if inspect.isawaitable(result):
             result = await result
         return encode_state(result)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ReducerError(
             f"migrate: the function failed at the state of {key!r}: {type(error).__name__}: {error}. "
             "The old reducer goes on"

@@ -169,13 +169,13 @@ class Run:
             internal, external = result
             if self.strict and internal is not False:
                 encode_state(internal)
-        except Exception as error:
-            self._raised(entry, item, event, error)
-            return
-        except BaseException:  # an interrupted cell, say: the event is folded in a moment
+        except KeyboardInterrupt:  # an interrupted cell: the event is folded in a moment
             self._undo(entry)
             self._wait(entry, item)
             raise
+        except BaseException as error:  # `sys.exit()` too: it is the reducer that gave up, and not the app
+            self._raised(entry, item, event, error)
+            return
         if internal is False or external is False:
             self._kept_back(entry, item, internal, external)
             return
@@ -272,17 +272,17 @@ class Run:
                             return at + 1
                         raise _not_a_pair(result)
                     internal, external = result
-                except Exception as error:
+                except GeneratorExit:  # it suspended
+                    raise
+                except KeyboardInterrupt:
+                    self._undo(entry)
+                    self._wait(entry, item)
+                    raise
+                except BaseException as error:
                     if work.over:
                         return at
                     self._raised(entry, item, event, error)
                     return at + 1
-                except GeneratorExit:  # it suspended
-                    raise
-                except BaseException:
-                    self._undo(entry)
-                    self._wait(entry, item)
-                    raise
                 if internal is False or external is False:
                     self._kept_back(entry, item, internal, external)
                     return at + 1
@@ -337,19 +337,19 @@ class Run:
                         self._suspended(entry, items[at], result)
                         return at + 1
                     raise _not_a_pair(result)
-            except Exception as error:
-                if not work.over:
-                    self._folded(entry, items[start:at], state, external)
-                    self._raised(entry, items[at], events[at], error)
-                return at + 1
             except GeneratorExit:  # it suspended
                 raise
-            except BaseException:
+            except KeyboardInterrupt:
                 work.at = at
                 self._folded(entry, items[start:at], state, external)
                 self._undo(entry)
                 self._wait(entry, items[at])
                 raise
+            except BaseException as error:
+                if not work.over:
+                    self._folded(entry, items[start:at], state, external)
+                    self._raised(entry, items[at], events[at], error)
+                return at + 1
             internal, outer = result
             if internal is False or outer is False:
                 self._folded(entry, items[start:at], state, external)
@@ -380,7 +380,7 @@ class Run:
                 self.tell()
             changes.add(entry.key)
 
-    def _raised(self, entry: LiveState, item: Item, event: Event, error: Exception) -> None:
+    def _raised(self, entry: LiveState, item: Item, event: Event, error: BaseException) -> None:
         """A reducer failed at an event, or an earlier one did without being noticed."""
         if not self._unsound(entry, item):
             entry.seq = item[0]
@@ -479,7 +479,9 @@ class Run:
                     state = internal
                 if given is not False:
                     external = self._external_text(given, item)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 self.events -= 1
                 self._failed(error, event)
                 state = self._decode(text)
@@ -595,15 +597,14 @@ class Run:
             if internal is not False:
                 encode_state(internal)
         except BaseException as error:
-            if isinstance(error, Exception) or (
-                isinstance(error, asyncio.CancelledError) and not self._stopping
-            ):
-                entry.seq = item[0]
-                self._failed(error, event)
-                self._undo(entry)
-                return
-            self._undo(entry)  # it stays in work, and is folded after the next start
-            raise
+            ended = isinstance(error, KeyboardInterrupt | GeneratorExit)
+            if ended or (isinstance(error, asyncio.CancelledError) and self._stopping):
+                self._undo(entry)  # it stays in work, and is folded after the next start
+                raise
+            entry.seq = item[0]
+            self._failed(error, event)
+            self._undo(entry)
+            return
         finally:
             watch.cancel()
         self._apply(entry, item, internal, external)

@@ -1,0 +1,98 @@
+"""A reducer that gives up altogether: `sys.exit()` somewhere below it is a failed event, and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import pytest
+from ingest_parts import SOURCE, connect, expect, idle, key_of, running, say, typed, who
+
+from lo_kernel.engine.events import Sender, identify
+from lo_kernel.engine.reducers import kvs_pipeline
+from lo_kernel.errors import ReducerError
+from lo_kernel.runtime import Runtime
+from lo_kernel.settings import Settings
+
+KEY = key_of("u0", "tests.exits")
+WAYS = ("plain", "coroutine", "suspends", "cancels")
+
+
+def reducer(way: str, step: int = 1) -> Any:
+    """A counter whose library gives up at the event with the number 3."""
+
+    def count(event: Any, state: Any) -> Any:
+        state["n"] += step
+        if event["client"].get("number") == 3:
+            if way == "cancels":
+                raise asyncio.CancelledError
+            sys.exit("library gave up")
+        return state, state
+
+    async def coroutine(event: Any, state: Any) -> Any:
+        return count(event, state)
+
+    async def suspends(event: Any, state: Any) -> Any:
+        await asyncio.sleep(0)
+        return count(event, state)
+
+    function = {"coroutine": coroutine, "suspends": suspends}.get(way, count)
+    return kvs_pipeline({"n": 0}, module_override="tests", qualname_override="exits")(function)
+
+
+@pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_app_goes_on(settings: Settings, way: str, array: bool) -> None:
+    """The event counts as failed; those before and after it count, and the connection stays."""
+    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+        registration = runtime.add_reducer("exits", reducer(way), module="tests")
+        await registration.ready()
+        events = [typed(number) for number in range(6)]
+        await say(ws, who("u0"), *([events] if array else events))
+        await expect(runtime, KEY, {"n": 6})
+        await say(ws, typed(7))
+        await expect(runtime, KEY, {"n": 7})
+        assert registration.errors == 1
+        assert runtime.errors.of("reducer 'exits'")[0].kind in ("SystemExit", "CancelledError")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_nor_does_the_past_end_it(settings: Settings, way: str) -> None:
+    """Such an event in the archive ends neither the next registration nor the next start."""
+    sender = Sender(identify({"user_id": "u0"}), SOURCE)  # type: ignore[arg-type]
+    async with running(settings) as runtime:
+        for number in range(6):
+            body = {"event": "x", "number": number}
+            runtime.pipeline.take(sender, body, json.dumps(body).encode(), 1.5)
+        for step in (1, 2):
+            registration = runtime.add_reducer("exits", reducer(way, step), module="tests")
+            await registration.ready()
+            await expect(runtime, KEY, {"n": 5 * step})
+        await idle(runtime)
+    async with running(settings) as runtime:
+        await runtime.add_reducer("exits", reducer(way, 3), module="tests").ready()
+        await expect(runtime, KEY, {"n": 15})
+
+
+async def test_nor_does_a_function_that_converts_states(settings: Settings) -> None:
+    """Where `migrate` gives up, the old reducer goes on, and the error is told."""
+
+    def gives_up(state: Any) -> Any:
+        sys.exit(3)
+
+    async with running(settings) as runtime:
+        await _some(runtime)
+        old = runtime.add_reducer("exits", reducer("plain"), module="tests")
+        await old.ready()
+        new = runtime.add_reducer("exits", reducer("plain", 2), module="tests", migrate=gives_up)
+        with pytest.raises(ReducerError, match="SystemExit"):
+            await new.ready()
+        assert runtime.registry.get("exits") is old
+
+
+async def _some(runtime: Runtime) -> None:
+    sender = Sender(identify({"user_id": "u0"}), SOURCE)  # type: ignore[arg-type]
+    runtime.pipeline.take(sender, {"event": "x"}, b'{"event":"x"}', 1.5)
+    await idle(runtime)
