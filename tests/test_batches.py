@@ -167,7 +167,7 @@ def _by_array(told: list[tuple[int, str, str]], sizes: list[int]) -> list[tuple[
     return done
 
 
-class Interrupt(BaseException):
+class Interrupt(KeyboardInterrupt):
     """As Ctrl+C in a cell."""
 
 
