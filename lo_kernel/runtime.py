@@ -28,7 +28,7 @@ from lo_kernel.engine.registry import Registration, Registry
 from lo_kernel.engine.store import open_store
 from lo_kernel.errors import NotOwnerError
 from lo_kernel.modules.listing import Modules
-from lo_kernel.settings import Settings
+from lo_kernel.settings import Settings, http_address
 from lo_kernel.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -191,8 +191,7 @@ class Runtime:
     @property
     def url(self) -> str:
         """The app's own address, without a token."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
-        return f"http://{host}:{self.port}/"
+        return http_address(self.host, self.port)
 
     @property
     def ingest_url(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lo_kernel.errors import SettingsError
 
-__all__ = ["ENV_PREFIX", "Settings", "env_name"]
+__all__ = ["ENV_PREFIX", "Settings", "env_name", "http_address"]
 
 ENV_PREFIX = "LO_KERNEL_"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -31,6 +31,16 @@ def env_name(name: str) -> str:
     'LO_KERNEL_PORT'
     """
     return ENV_PREFIX + name.upper()
+
+
+def http_address(host: str, port: int) -> str:
+    """Where an app that listens on ``host`` answers on this machine.
+
+    >>> http_address("0.0.0.0", 9999), http_address("::1", 9999)
+    ('http://127.0.0.1:9999/', 'http://[::1]:9999/')
+    """
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{here}]:{port}/" if ":" in here else f"http://{here}:{port}/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from lo_kernel.settings import Settings
+from lo_kernel.settings import Settings, http_address
 
 __all__ = ["BrowserAddress", "find_address", "jupyter_server", "probe_proxy"]
 
@@ -77,8 +77,7 @@ def find_address(
     server = jupyter_server(environ, runtime_dir)
     if server is not None and (probe or probe_proxy)(server):
         return BrowserAddress("jupyter", f"{_slashed(server.get('base_url', '/'))}proxy/{port}/")
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    return BrowserAddress("local", f"http://{host}:{port}/")
+    return BrowserAddress("local", http_address(settings.host, port))
 
 
 def jupyter_server(environ: Mapping[str, str], runtime_dir: Path | None = None) -> dict[str, Any] | None:
