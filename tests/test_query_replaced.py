@@ -75,7 +75,7 @@ async def test_a_query_waits_for_the_reducer_that_replaces_another(settings: Set
     async with running(settings) as runtime:
         await counted(runtime)
         gate = Gate()
-        heard: list[Registration] = []
+        heard: list[Any] = []
         new = replace(runtime, gate)
         asked = asyncio.create_task(runtime.executor.rows("count", on_wait=heard.append))
         open_one = asyncio.create_task(runtime.executor.run("tests", ["count"]))

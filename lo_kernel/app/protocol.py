@@ -23,6 +23,7 @@ from lo_kernel.app.security import ACCESS, naming_of, offered_protocols, takes
 from lo_kernel.errors import LOError, QueryError
 
 if TYPE_CHECKING:
+    from lo_kernel.query.executor import Running
     from lo_kernel.query.live import LiveQueries, Subscription
     from lo_kernel.query.naming import Naming
     from lo_kernel.query.ports import JSON
@@ -191,17 +192,22 @@ class QueryConnection:
             return
         stamp = kwargs.get("option_hash")
         stamps = {x: {f"option_hash_{x}": stamp} for x in exports[0] or ()} if stamp is not None else None
+        once, tell = _delay(kwargs) < 0, _flag(query, kwargs, "progress")
+        waited = once and await self._newest(name, dag, exports[0], kwargs, tell=tell)
         async with self.live.subscribe(
             dag, exports[0], kwargs, names=self.names, stamps=stamps
         ) as subscription:
-            if _flag(query, kwargs, "progress"):
+            if tell:
                 await self._progress(name, subscription)
+            if waited:
+                await subscription.settled()
+                subscription.anew()
             first = await anext(subscription)
             for frame in first.frames:
                 await self.send(frame)
             if _flag(query, kwargs, "mark_complete"):
                 await self.send(_message("complete", name, {}))
-            if _delay(kwargs) < 0:
+            if once:
                 return
             async for update in subscription:
                 for frame in update.frames:
@@ -246,17 +252,38 @@ class QueryConnection:
                 absent.append(str(error))
         return dag, (there, absent), kwargs
 
+    async def _newest(
+        self, name: str, dag: Any, exports: list[str] | None, kwargs: dict[str, JSON], *, tell: bool
+    ) -> bool:
+        """Wait for reducers that are to replace others: who asks once wants the newest."""
+        executor = self.live.executor
+        running = executor.prepare(dag, exports, kwargs, names=self.names)
+        wait = asyncio.ensure_future(executor.wait(running, newest=True))
+        try:
+            await asyncio.sleep(0)
+            while not wait.done():
+                if tell:
+                    await self._tell_progress(name, running)
+                await asyncio.wait([wait], timeout=_PROGRESS_SECONDS)
+            return await wait
+        finally:
+            wait.cancel()
+            running.close()
+
     async def _progress(self, name: str, subscription: Subscription) -> None:
         while not (subscription.started or subscription.waiting):
-            for registration in subscription.running.registrations():
-                about = {
-                    "reducer": registration.id,
-                    "done": getattr(registration, "done", None),
-                    "total": getattr(registration, "total", None),
-                }
-                await self.send(_message("progress", name, about))
+            await self._tell_progress(name, subscription.running)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(subscription.ready(), _PROGRESS_SECONDS)
+
+    async def _tell_progress(self, name: str, running: Running) -> None:
+        for registration in running.registrations():
+            about = {
+                "reducer": registration.id,
+                "done": getattr(registration, "done", None),
+                "total": getattr(registration, "total", None),
+            }
+            await self.send(_message("progress", name, about))
 
 
 def _message(op: str, path: str, value: JSON) -> bytes:

@@ -92,6 +92,11 @@ class Registration:
         run = self.run
         return run is not None and run.key_name == self.key_name and run.scope == self.scope
 
+    @property
+    def replacing(self) -> bool:
+        """Whether the states that answer are those of other code, which this one is to replace."""
+        return self.answering and self.run is not None and self.run.code != self.code
+
     async def ready(self) -> Registration:
         """Wait until it has seen all of the past, or what replaced it has; raises what it failed with."""
         task = self._task

@@ -32,7 +32,7 @@ class QuerySource:
             getattr(registration, "status", "live") not in ("live", "paused")
             for registration in running.registrations()
         ):
-            return _by_name(await executor.rows(self._query, self._parameters), names)
+            return _by_name(await executor.rows(self._query, self._parameters, newest=False), names)
         await running.run()
         executor.record(running, running.learners())
         return _by_name(flat_rows(running.answer(next(iter(running.exports)))), names)

@@ -7,6 +7,7 @@ starts them, and runs them once for whoever wants one answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import time
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lo_kernel.errors import QueryError
+from lo_kernel.errors import LOError, QueryError
 from lo_kernel.query.catalog import Catalog
 from lo_kernel.query.dag import HIDDEN_PARAMETERS, Dag, Node
 from lo_kernel.query.explain import Explanation
@@ -191,14 +192,17 @@ class Executor:
         names: Naming = False,
         provenance: bool = False,
         on_wait: OnWait | None = None,
+        newest: bool = True,
     ) -> dict[str, JSON]:
         """The answers, by export: ``{"counter": [{"count": 2, ...}, ...]}``.
 
         Without ``exports``, all of the DAG. A reducer that is still going through the past is waited for;
-        ``on_wait`` is told of it meanwhile. An error inside one value is a value in its place.
+        ``on_wait`` is told of it meanwhile. Without ``newest``, one that is to replace another isn't: that
+        one answers. An error inside one value is a value in its place.
         """
-        running = self.prepare(query, exports, parameters, names=names)
-        await self.wait(running, on_wait)
+        running = await self._waited(
+            lambda: self.prepare(query, exports, parameters, names=names), on_wait, newest
+        )
         await self.start(running)
         answers = {name: running.answer(name) for name in running.exports}
         running.close()
@@ -211,14 +215,14 @@ class Executor:
         *,
         names: Mapping[str, str] | None = None,
         on_wait: OnWait | None = None,
+        newest: bool = True,
     ) -> Rows:
         """The answer of one export as flat rows: ``[{"student": "tc-testcase-u0", "count": 2}, ...]``.
 
         ``names`` (by safe id) adds a column ``name``. A parameter that the query doesn't have is an error
-        here.
+        here. It waits as :meth:`run` does.
         """
-        running = self.prepare_one(query, parameters)
-        await self.wait(running, on_wait)
+        running = await self._waited(lambda: self.prepare_one(query, parameters), on_wait, newest)
         await self.start(running)
         (export,) = running.exports
         rows = flat_rows(running.answer(export), names)
@@ -235,19 +239,47 @@ class Executor:
             )
         return running
 
-    async def wait(self, running: Running, on_wait: OnWait | None = None) -> None:
-        """Wait for the reducers that are still going through the past; ``on_wait`` hears of it meanwhile."""
+    async def _waited(self, prepare: Callable[[], Running], on_wait: OnWait | None, newest: bool) -> Running:
+        """A query whose reducers are through the past; laid out again where they weren't before."""
+        running = prepare()
+        if await self.wait(running, on_wait, newest=newest):
+            running.close()
+            running = prepare()
+        return running
+
+    async def wait(self, running: Running, on_wait: OnWait | None = None, *, newest: bool = False) -> bool:
+        """Wait for the reducers that are still going through the past; ``on_wait`` hears of it meanwhile.
+
+        With ``newest`` also for those that are to replace another, which can answer; where such a one comes
+        to nothing, that other stays and answers. Gives whether there was one to wait for.
+        """
+        waited = False
         for registration in running.registrations():
-            ready = asyncio.ensure_future(_ready(registration))
+            if getattr(registration, "answering", False) and not (
+                newest and getattr(registration, "replacing", False)
+            ):
+                continue
+            waited = True
+            ready = asyncio.ensure_future(registration.ready())
             try:
                 if on_wait is not None:
                     await asyncio.sleep(0)
                 while on_wait is not None and not ready.done():
-                    on_wait(registration)
+                    on_wait(_last(registration))
                     await asyncio.wait([ready], timeout=_TOLD_SECONDS)
                 await ready
+            except Exception:
+                if not (newest and self._answers_instead(registration)):
+                    raise
             finally:
                 ready.cancel()
+        return waited
+
+    def _answers_instead(self, registration: Registration) -> bool:
+        """Whether there are states that answer in the place of one that came to nothing."""
+        with contextlib.suppress(LOError):
+            return bool(getattr(self.reducers.get(registration.id), "answering", False))
+        return False
 
     async def start(self, running: Running, *, record: bool = True) -> None:
         """Make every answer, remember how long it took, and put on record whose data that was.
@@ -277,6 +309,8 @@ def _same(dag: Dag) -> bytes:
     return hashlib.blake2b(msgspec.json.encode(dag.json, order="deterministic"), digest_size=20).digest()
 
 
-async def _ready(registration: Registration) -> None:
-    if not getattr(registration, "answering", False):  # while one is replaced, the old one answers
-        await registration.ready()
+def _last(registration: Registration) -> Registration:
+    """The newest of those that were to replace it."""
+    while (successor := getattr(registration, "successor", None)) is not None:
+        registration = successor
+    return registration

@@ -195,6 +195,13 @@ class Subscription:
         """Wait until all that changed so far is in the answer."""
         await self._shared.settled()
 
+    def anew(self) -> None:
+        """Have everything as it is now come next, in the place of what waits."""
+        if self.started:
+            self._queue.clear()
+            self._missed = None
+            self.push(self._shared.board.snapshot())
+
     def push(self, update: Update) -> None:
         """Put an update into the queue; into one that is full, only what it was about."""
         if self._missed is None and len(self._queue) >= self._limit:
@@ -271,7 +278,7 @@ class LiveSource:
             await shared.settled()
             self._live.executor.record(shared.running, shared.running.learners())
             return shared.board.snapshot().rows(self._names)
-        return await self._live.executor.rows(self._query, self._parameters, names=self._names)
+        return await self._live.executor.rows(self._query, self._parameters, names=self._names, newest=False)
 
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
         """Call ``callback`` on the app's loop after each change; gives what ends it."""
