@@ -81,6 +81,11 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
 
         return await holding.answer(runtime, request)
 
+    async def replayed(request: web.Request) -> web.StreamResponse:
+        from lo_kernel.app import replaying
+
+        return await replaying.answer(runtime, request)
+
     @takes("read")
     async def state(request: web.Request) -> web.StreamResponse:
         try:
@@ -149,6 +154,7 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
         web.get("/webapi/learner/{safe_user_id}", one_learner),
         web.delete("/webapi/learner/{safe_user_id}", erase_learner),
         web.get("/webapi/learner/{safe_user_id}/held", held),
+        web.post("/webapi/replay", replayed),
         web.get("/webapi/course_dashboards", course_dashboards),
         web.get("/webapi/course_dashboards/", course_dashboards),
         web.get("/webapi/student_dashboards", student_dashboards),

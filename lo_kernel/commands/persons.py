@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lo_kernel.app import erasing, holding
+from lo_kernel.app import erasing
+from lo_kernel.app.asking import ask_owner
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.errors import LOError
 from lo_kernel.kernel.audit.reading import AuditReader
@@ -18,12 +19,9 @@ from lo_kernel.kernel.audit.requests import KernelRecord, user_of
 from lo_kernel.notebook import persons
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
-from lo_kernel.workspace import Owner, Workspace
+from lo_kernel.workspace import Workspace
 
 __all__ = ["erase", "export_student"]
-
-_CONNECT = 5.0  # s
-_ERASING = 3600.0  # s that the owner may take: its reducers run over the whole past
 
 
 def erase(arguments: Sequence[str]) -> int:
@@ -48,7 +46,7 @@ def erase(arguments: Sequence[str]) -> int:
 
     owner = Workspace(settings.workspace_path).find_owner()
     if owner is not None:
-        print(erasing.Erased(**asyncio.run(_ask(owner, "DELETE", _path(options.student)))))
+        print(erasing.Erased(**asyncio.run(ask_owner(owner, "DELETE", _path(options.student), user=_user()))))
     else:
         print(asyncio.run(_with_runtime(settings, options.student, work)))
     return 0
@@ -72,7 +70,7 @@ def export_student(arguments: Sequence[str]) -> int:
 
     owner = Workspace(settings.workspace_path).find_owner()
     if owner is not None:
-        data = asyncio.run(_ask(owner, "GET", f"{_path(options.student)}/held"))
+        data = asyncio.run(ask_owner(owner, "GET", f"{_path(options.student)}/held", user=_user()))
         data["record"] = AuditReader(settings.workspace_path).events(student=options.student)
         persons.write_held(target, data)
         print(target)
@@ -85,30 +83,8 @@ def _path(student: str) -> str:
     return f"webapi/learner/{quote(student, safe='')}"
 
 
-async def _ask(owner: Owner, method: str, path: str) -> dict[str, Any]:
-    """Have the process that owns the workspace do it: it alone writes there, and has all states."""
-    import aiohttp
-
-    headers = {
-        "Authorization": f"Bearer {owner.token}",
-        holding.USER: quote(user_of(os.environ)["name"]),
-    }
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_ERASING)
-    who = f"the process {owner.pid}, which owns the workspace and answers at {owner.url},"
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, headers=headers, trust_env=False) as client,
-            client.request(method, owner.url + path) as response,
-        ):
-            answer = await response.json(content_type=None)
-            if response.status == 200:
-                return dict(answer)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, TypeError) as error:
-        raise LOError(
-            f"{who} does not answer ({type(error).__name__}: {error}). A cell that runs there may hold it: "
-            "try again when it is over, do it there, with lo, or end that process first"
-        ) from None
-    raise LOError(f"{who} refuses: {answer.get('error', answer) if isinstance(answer, dict) else answer}")
+def _user() -> str:
+    return user_of(os.environ)["name"]
 
 
 async def _with_runtime(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lo_kernel.app.replaying import replay_at_owner
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.engine.formats import FORMATS
 from lo_kernel.engine.replay import ReplayReport, check_replay, replay
-from lo_kernel.kernel.audit.requests import KernelRecord
+from lo_kernel.kernel.audit.requests import KernelRecord, user_of
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
+from lo_kernel.workspace import Workspace
 
 __all__ = ["main"]
 
@@ -36,8 +38,14 @@ def main(arguments: Sequence[str]) -> int:
     settings, _ = settings_from(parser, options)
     chosen = {name: getattr(options, name) for name in ("format", "learner", "limit", "source")}
     where = [str(Path(path).absolute()) for path in options.paths]
-    report = asyncio.run(_replay(settings, options.paths, chosen, where))
-    print(report)
+    owner = Workspace(settings.workspace_path).find_owner()
+    if owner is not None:  # it alone puts events in
+        work = replay_at_owner(
+            owner, options.paths, user=user_of(os.environ)["name"], on_progress=_shown(), **chosen
+        )
+    else:
+        work = _replay(settings, options.paths, chosen, where)
+    print(asyncio.run(work))
     return 0
 
 
@@ -51,11 +59,14 @@ async def _replay(
         await runtime.start()
         check_replay(runtime, paths, **chosen)  # type: ignore[arg-type]
         runtime.reads.act("replay", texts={"path": where})
-        shown = _show if sys.stderr.isatty() else None
-        return await replay(runtime, paths, on_progress=shown, **chosen)  # type: ignore[arg-type]
+        return await replay(runtime, paths, on_progress=_shown(), **chosen)  # type: ignore[arg-type]
     finally:
         await runtime.stop()
         record.close()
+
+
+def _shown() -> Callable[[ReplayReport], None] | None:
+    return _show if sys.stderr.isatty() else None
 
 
 def _show(report: ReplayReport) -> None:

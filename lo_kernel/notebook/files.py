@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lo_kernel.notebook.jobs import Job
@@ -36,11 +37,16 @@ class FileVerbs(Verbs):
         file can be replayed again, and a replay that was cancelled goes on. The report says what was taken
         and what was not, with file and line.
         """
+        from lo_kernel.engine.files import check_files
         from lo_kernel.engine.replay import check_replay, replay
 
         self._needs_app()
         runtime = self._runtime
-        check_replay(runtime, path, format=format, learner=learner, limit=limit, source=source)
+        owner = None if runtime.takes_events else runtime.workspace.find_owner()
+        if owner is None:
+            check_replay(runtime, path, format=format, learner=learner, limit=limit, source=source)
+        else:
+            check_files(path, format, learner=learner, limit=limit, source=source)
         runtime.reads.act("replay", texts={"path": str(path)})
         job: Job[ReplayReport] | None = None
 
@@ -48,9 +54,13 @@ class FileVerbs(Verbs):
             if job is not None:
                 job.progress(report.done, report.total, f"bytes, {report.events:,} events")
 
-        work = replay(
-            runtime, path, format=format, learner=learner, limit=limit, source=source, on_progress=progress
-        )
+        if owner is None:
+            start: Any = partial(replay, runtime)
+        else:  # it alone puts events in, and they come here from there
+            from lo_kernel.app.replaying import replay_at_owner
+
+            start = partial(replay_at_owner, owner)
+        work = start(path, format=format, learner=learner, limit=limit, source=source, on_progress=progress)
         job = self._job("replay", work)
         return job
 
