@@ -35,7 +35,8 @@ class QuerySource:
             return _by_name(await executor.rows(self._query, self._parameters, newest=False), names)
         await running.run()
         executor.record(running, running.learners())
-        return _by_name(flat_rows(running.answer(next(iter(running.exports)))), names)
+        answer = running.answer(next(iter(running.exports)))
+        return _by_name(flat_rows(answer, behind=running.behind()), names)
 
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
         """Call ``callback`` when the answer may have changed; gives what ends it."""
@@ -60,10 +61,11 @@ def _by_name(rows: Rows, names: Mapping[str, str]) -> Rows:
     """The rows, with learners called what this notebook calls them."""
     if not names:
         return rows
-    return Rows(
+    named = (
         {**row, "student": names.get(row["student"], row["student"])} if "student" in row else row
         for row in rows
     )
+    return Rows(named, behind=rows.behind)
 
 
 class PanelSources:

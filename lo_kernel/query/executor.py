@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from lo_kernel.errors import LOError, QueryError
+from lo_kernel.query.behind import Behind, behind
 from lo_kernel.query.catalog import Catalog
 from lo_kernel.query.dag import HIDDEN_PARAMETERS, Dag, Node
 from lo_kernel.query.explain import Explanation
@@ -119,6 +120,12 @@ class Running:
             step.node.fields["function"] for step in self.steps if isinstance(step, KeysStep)
         )
         return [find_reducer(self.env.reducers, name) for name in names]
+
+    def behind(self) -> dict[str, Behind]:
+        """Those of these reducers whose states aren't the newest, and why."""
+        with contextlib.suppress(LOError):  # one that is gone: its step says so
+            return behind(self.registrations())
+        return {}
 
     def learners(self) -> set[str]:
         """Safe ids of everyone whose data this query has read."""
@@ -225,7 +232,7 @@ class Executor:
         running = await self._waited(lambda: self.prepare_one(query, parameters), on_wait, newest)
         await self.start(running)
         (export,) = running.exports
-        rows = flat_rows(running.answer(export), names)
+        rows = flat_rows(running.answer(export), names, running.behind())
         running.close()
         return rows
 

@@ -100,7 +100,8 @@ class LiveQueries:
         self.executor.prepare_one(query, parameters)
         async with self.subscribe(query, None, parameters, strict=True, queue=queue) as subscription:
             async for update in subscription:
-                yield update.rows(names)
+                if not update.mark:
+                    yield update.rows(names)
 
     def source(
         self,
@@ -388,6 +389,7 @@ class _Shared:
             await self.live.executor.start(self.running, record=False)
             for export in self.running.exports:
                 self.board.take(export, self.running.answer(export), WHOLE)
+            self.board.mark(self.running.behind())
             self._first()
             self._try_again_later()
         except Exception as error:
@@ -419,11 +421,12 @@ class _Shared:
                 for export, rows in changes.items()
                 for change in self.board.take(export, self.running.answer(export), rows)
             ]
+            marked = self.board.mark(self.running.behind())
             if not self.started:
                 self._first()
                 return
-            if sent:
-                self._tell(Update(sent))
+            if sent or marked:
+                self._tell(self.board.update(sent))
             if dirt.functions or dirt.reducers or whole:
                 self._record()
         except Exception as error:

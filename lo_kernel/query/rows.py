@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, SupportsIndex, overload
 
 from lo_kernel.errors import MissingExtraError
+from lo_kernel.query.behind import Behind
 from lo_kernel.query.ports import JSON
 from lo_kernel.query.values import identity
 
@@ -25,7 +26,20 @@ class Rows(list[dict[str, Any]]):
     student  count
     tc-u0        2
     tc-u1       10
+
+    ``behind`` says of which reducers the rows aren't the newest state, and why; nearly always of none.
+
+    >>> Rows([{"n": 2}], behind={"count": Behind("paused", 3)})
+    n
+    2
+    'count' is behind: paused, 3 events came since; run the cell that defines it to go on
     """
+
+    def __init__(
+        self, rows: Iterable[dict[str, Any]] = (), *, behind: Mapping[str, Behind] | None = None
+    ) -> None:
+        super().__init__(rows)
+        self.behind: dict[str, Behind] = dict(behind or {})
 
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> dict[str, Any]: ...
@@ -34,7 +48,7 @@ class Rows(list[dict[str, Any]]):
     def __getitem__(self, index: SupportsIndex | slice, /) -> dict[str, Any] | Rows:
         """A row, or for a slice some rows, which still print as a table."""
         found = super().__getitem__(index)
-        return Rows(found) if isinstance(found, list) else found
+        return Rows(found, behind=self.behind) if isinstance(found, list) else found
 
     @property
     def columns(self) -> list[str]:
@@ -58,9 +72,13 @@ class Rows(list[dict[str, Any]]):
             raise MissingExtraError("frames", "a frame of rows") from None
         return polars.DataFrame([{name: row.get(name) for name in self.columns} for row in self])
 
+    @property
+    def _notes(self) -> list[str]:
+        return [f"{name!r} is behind: {mark}" for name, mark in self.behind.items()]
+
     def __repr__(self) -> str:
         if not self:
-            return "no rows"
+            return "\n".join(["no rows", *self._notes])
         names = self.columns
         cells = [[_cell(row.get(name, "")) for name in names] for row in self[:SHOWN_ROWS]]
         right = [_numeric(row.get(name) for row in self[:SHOWN_ROWS]) for name in names]
@@ -68,11 +86,12 @@ class Rows(list[dict[str, Any]]):
         lines = [_line(names, widths, right), *(_line(row, widths, right) for row in cells)]
         if len(self) > SHOWN_ROWS:
             lines.append(f"... {len(self) - SHOWN_ROWS} more rows")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._notes])
 
     def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes)
         if not self:
-            return "<em>no rows</em>"
+            return f"<em>no rows</em>{notes}"
         names = self.columns
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in names)
         body = "".join(
@@ -81,7 +100,7 @@ class Rows(list[dict[str, Any]]):
         )
         more = len(self) - SHOWN_ROWS
         foot = f"<caption style='caption-side:bottom'>{more} more rows</caption>" if more > 0 else ""
-        return f"<table>{foot}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<table>{foot}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
 
 def flat_row(row: JSON, names: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -108,7 +127,9 @@ def flat_row(row: JSON, names: Mapping[str, str] | None = None) -> dict[str, Any
     return flat
 
 
-def flat_rows(answer: JSON, names: Mapping[str, str] | None = None) -> Rows:
+def flat_rows(
+    answer: JSON, names: Mapping[str, str] | None = None, behind: Mapping[str, Behind] | None = None
+) -> Rows:
     """An answer as rows; one that is no list is a single row.
 
     >>> flat_rows(3)
@@ -116,7 +137,7 @@ def flat_rows(answer: JSON, names: Mapping[str, str] | None = None) -> Rows:
         3
     """
     items = answer if isinstance(answer, list) else [answer]
-    return Rows(flat_row(item, names) for item in items)
+    return Rows((flat_row(item, names) for item in items), behind=behind)
 
 
 def _cell(value: Any) -> str:

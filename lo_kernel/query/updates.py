@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 
+from lo_kernel.query.behind import Behind
 from lo_kernel.query.ports import JSON
 from lo_kernel.query.rows import Rows, flat_row
 from lo_kernel.query.steps import WHOLE, Change
@@ -34,28 +36,39 @@ class RowChange(msgspec.Struct, frozen=True, gc=False):
     row: Any = None
 
 
-class _Message(msgspec.Struct, frozen=True, gc=False):
+class _Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A change as it goes over the wire."""
 
     op: str
     path: str
     value: Any
+    behind: dict[str, str] | None = None
 
 
 class Update:
     """Rows that changed at the same time."""
 
-    def __init__(self, changes: Iterable[RowChange]) -> None:
+    def __init__(
+        self, changes: Iterable[RowChange], behind: Mapping[str, Behind] | None = None, *, mark: bool = False
+    ) -> None:
         self.changes = tuple(changes)
+        self.behind: Mapping[str, Behind] = behind or {}
+        """Which reducers' states aren't the newest; the first message says so."""
+        self.mark = mark
+        """Whether nothing but that has changed: the row says again what it said before."""
 
     @cached_property
     def frames(self) -> list[bytes]:
         """The update as text frames of JSON, made when first asked for."""
-        return _frames(_encoded(change) for change in self.changes)
+        marks = {name: mark.status for name, mark in self.behind.items()} or None
+        return _frames(
+            _encoded(change, None if place else marks) for place, change in enumerate(self.changes)
+        )
 
     def rows(self, names: Mapping[str, str] | None = None) -> Rows:
         """The rows that changed, whole and flat; without those that are gone."""
-        return Rows(flat_row(change.row, names) for change in self.changes if change.op != "delete")
+        rows = (flat_row(change.row, names) for change in self.changes if change.op != "delete")
+        return Rows(rows, behind=self.behind)
 
     @property
     def gone(self) -> list[str]:
@@ -86,6 +99,28 @@ class Board:
         self._exports: dict[str, _Export] = {}
         self._stamps = stamps or {}
         self._snapshot: Update | None = None
+        self._behind: Mapping[str, Behind] = {}
+
+    def mark(self, behind: Mapping[str, Behind]) -> bool:
+        """Note of which reducers the states are behind; whether those who look are to hear of it."""
+        before, self._behind = self._behind, behind
+        changed = {name: why.status for name, why in before.items()} != {
+            name: why.status for name, why in behind.items()
+        }
+        if changed:
+            self._snapshot = None
+        return changed
+
+    def update(self, changes: Sequence[RowChange]) -> Update:
+        """What is sent of some changes; of none, one row again, so that the mark has something to go with."""
+        if changes:
+            return Update(changes, self._behind)
+        rows = ((board, path) for board in self._exports.values() for path in board.values)
+        again = [
+            RowChange(path, _op(board.values[path]), board.values[path], board.rows[path])
+            for board, path in itertools.islice(rows, 1)
+        ]
+        return Update(again, self._behind, mark=True)
 
     def take(self, export: str, answer: JSON, change: Change) -> list[RowChange]:
         """Note a new answer of an export, of which ``change`` is new; what is to be sent."""
@@ -115,16 +150,17 @@ class Board:
     def snapshot(self) -> Update:
         """Everything, for a reader who has nothing; made once for all who come until it changes."""
         if self._snapshot is None:
-            self._snapshot = Update(
+            changes = (
                 RowChange(path, _op(value), value, board.rows[path])
                 for board in self._exports.values()
                 for path, value in board.values.items()
             )
+            self._snapshot = Update(changes, self._behind)
         return self._snapshot
 
     def newest(self, paths: Iterable[str]) -> Update:
         """The newest state of some paths, for a reader who was behind."""
-        return Update(self._newest(paths))
+        return Update(self._newest(paths), self._behind)
 
     def _newest(self, paths: Iterable[str]) -> Iterator[RowChange]:
         for path in paths:
@@ -201,12 +237,12 @@ def _unique(path: str, taken: dict[str, int]) -> str:
     return f"{path}.rows.{number}" if number else path
 
 
-def _encoded(change: RowChange) -> bytes:
+def _encoded(change: RowChange, behind: dict[str, str] | None = None) -> bytes:
     try:
-        return _encode(_Message(change.op, change.path, change.value))
+        return _encode(_Message(change.op, change.path, change.value, behind))
     except (TypeError, ValueError, RecursionError) as error:
         value = error_value(f"the answer can't be written as JSON: {error}", "encode")
-        return _encode(_Message("error", change.path, value))
+        return _encode(_Message("error", change.path, value, behind))
 
 
 def _frames(parts: Iterable[bytes]) -> list[bytes]:
