@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,10 +73,12 @@ async def test_a_commit_while_a_reducer_suspends_and_then_a_crash(settings: Sett
     """The stored position is before the event in work; other keys' states may be ahead; the tail is exact."""
     gate = asyncio.Event()
 
+    opened = weakref.ref(gate)  # whether it is open is no part of the code
+
     async def waits(event: Any, state: Any) -> Any:
         state.append(event["client"]["number"])
         if event["client"]["number"] == 5:
-            await gate.wait()
+            await opened().wait()  # type: ignore[union-attr]
         return state, None
 
     waits_reducer = student_event_reducer([], module_override="tests", qualname_override="waits")(waits)

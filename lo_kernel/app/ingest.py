@@ -70,10 +70,27 @@ def routes(runtime: Runtime) -> list[web.RouteDef]:
 
 async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
     pipeline, clock = source.runtime.pipeline, source.runtime.clock
-    take, special, decode, text = pipeline.take, SPECIAL, _decode, WSMsgType.TEXT
+    special, decode, text = SPECIAL, _decode, WSMsgType.TEXT
     adapters = source.runtime.adapters
     receive = ws.receive  # `async for` would be a coroutine and three comparisons more for each frame
     turn = 0
+    # frames that came together are taken together: when no more are there, or when the turn ends
+    bodies: list[dict[str, Any]] = []
+    raws: list[bytes] = []
+    began = 0.0
+    call_soon = asyncio.get_running_loop().call_soon
+
+    def take() -> None:
+        if bodies:
+            some, texts = bodies.copy(), raws.copy()
+            bodies.clear()
+            raws.clear()
+            assert source.sender is not None
+            if len(some) == 1:
+                pipeline.take(source.sender, some[0], texts[0], began)
+            else:
+                pipeline.take_array(source.sender, some, texts, began)
+
     try:
         while True:
             message = await receive()
@@ -96,14 +113,20 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
                         and name not in special
                         and b"\n" not in data
                     ):
-                        take(sender, body, data, clock())
-                        if pipeline.full:
-                            await pipeline.room()
+                        if not bodies:
+                            began = clock()
+                            call_soon(take)
+                        bodies.append(body)
+                        raws.append(data)
                         turn += 1
                         if turn >= TURN:  # a source that never pauses leaves room for others
+                            take()
                             turn = 0
                             await asyncio.sleep(0)
+                        if pipeline.full:
+                            await pipeline.room()
                         continue
+                    take()
                     if type(body) is list:
                         await source.receive_array(data, body)
                         turn += len(body)
@@ -111,6 +134,7 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
                             turn = 0
                             await asyncio.sleep(0)
                         continue
+                take()
                 if len(data) > HARD_LIMIT:
                     await _too_large(ws, source, len(data))
                     return
@@ -120,6 +144,7 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
                     turn = 0
                     await asyncio.sleep(0)
             elif message.type is WSMsgType.BINARY:
+                take()
                 await source.reject(
                     message.data,
                     EventError("expected a text frame with JSON, got a binary one", reason="binary"),
@@ -127,12 +152,15 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
             elif message.type in _OVER:
                 return
     except Terminate:
+        take()
         await source.end()
         with contextlib.suppress(LOError):  # what came is safe with the archive; states follow
             await asyncio.wait_for(pipeline.sync(), 5)
         await ws.close()
     except Fenced:
         await ws.close()
+    finally:
+        take()
 
 
 async def _too_large(ws: web.WebSocketResponse, source: Source, size: int) -> None:
