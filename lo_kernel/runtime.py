@@ -7,6 +7,7 @@ for: a kernel that starts need not wait for them.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
@@ -54,8 +55,13 @@ class ReadLog(Protocol):
     def on_behalf(self, client: str, path: str, connection: str = "") -> AbstractContextManager[None]:
         """What is read inside is a client's doing: the kind of its token, and what it asked for."""
 
-    def forget(self, learner: str, names: Iterable[str] = ()) -> int:
-        """Name a learner no more, nor keep texts that hold one of ``names``; how many texts went."""
+    def forget(self, learner: str, named: Callable[[str], bool] | None = None) -> int:
+        """Name a learner no more, nor keep texts that are ``named`` as theirs; how many texts went."""
+        ...
+
+    def knows(self, learner: str) -> bool:
+        """Whether a learner is named."""
+        ...
 
 
 class NoReadLog:
@@ -71,9 +77,13 @@ class NoReadLog:
         """Keep nothing."""
         return nullcontext()
 
-    def forget(self, learner: str, names: Iterable[str] = ()) -> int:
+    def forget(self, learner: str, named: Callable[[str], bool] | None = None) -> int:
         """There is nothing to forget."""
         return 0
+
+    def knows(self, learner: str) -> bool:
+        """It names nobody."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,7 @@ class Runtime:
         self.meter = Meter(lambda: self.pipeline.accepted)
         self.registry.on_restored.append(self._restored)
         self._follower: Follower | None = None
+        self.erasing = asyncio.Lock()  # one learner after another
 
     @property
     def functions(self) -> Functions:

@@ -21,6 +21,7 @@ __all__ = ["RUNTIME", "create_app"]
 
 RUNTIME = web.AppKey("lo_runtime", Runtime)
 _ALIASES = web.AppKey("lo_aliases", list[Aliases])
+_FINISHING = web.AppKey("lo_finishing", list[asyncio.Task[None]])
 _SERVED = web.AppKey("lo_served", Served)
 
 
@@ -37,6 +38,7 @@ def create_app(runtime: Runtime) -> web.Application:
     app[RUNTIME] = runtime
     app[SOCKETS] = set()
     app[_ALIASES] = []
+    app[_FINISHING] = []
     app[_SERVED] = served = Served()
     app.add_routes(ingest.routes(runtime))
     app.add_routes(protocol.routes(runtime))
@@ -66,6 +68,10 @@ def create_app(runtime: Runtime) -> web.Application:
 async def _start(app: web.Application) -> None:
     await app[RUNTIME].start()
     app[_ALIASES].append(await start_modules(app[RUNTIME], app[_SERVED]))
+    if any(app[RUNTIME].workspace.path.glob("erasing-*.json")):  # an erasure that was cut off
+        from lo_kernel.app.erasing import finish
+
+        app[_FINISHING].append(asyncio.create_task(finish(app[RUNTIME])))
 
 
 async def _close_sockets(app: web.Application) -> None:
@@ -83,4 +89,7 @@ async def _close_sockets(app: web.Application) -> None:
 async def _stop(app: web.Application) -> None:
     for aliases in app[_ALIASES]:
         aliases.remove()
+    for task in app[_FINISHING]:
+        task.cancel()  # the next start begins it again
+        await asyncio.wait([task])
     await app[RUNTIME].stop()

@@ -1,5 +1,7 @@
 """Erasing a learner: everywhere in the workspace, and what is out of reach said at the end.
 
+Each step may be done twice, and is, where the first time was cut off (:mod:`lo_kernel.app.unfinished`).
+
 ``DELETE /webapi/learner/{safe_user_id}`` is for the command line, which asks the process that owns the
 workspace.
 """
@@ -7,8 +9,10 @@ workspace.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,23 +22,28 @@ from aiohttp import web
 
 from lo_kernel.app.holding import asked_by
 from lo_kernel.app.security import ACCESS
+from lo_kernel.app.unfinished import Unfinished, begin, known, unfinished
 from lo_kernel.engine.learners import mentions
 from lo_kernel.engine.registration import Registration
+from lo_kernel.engine.store import PLAIN
 from lo_kernel.query.language import COURSE_ROSTER
 from lo_kernel.runtime import Runtime
 
-__all__ = ["OUT_OF_REACH", "Erased", "answer", "erase"]
+__all__ = ["OUT_OF_REACH", "Erased", "answer", "erase", "finish"]
 
 OUT_OF_REACH: Final = (
     "the roster: while it lists them, they are shown without data",
     "files that were exported, and modules",
-    "saved notebooks and their outputs",
+    "saved notebooks and their outputs, variables of a kernel that runs, and what it prints of them",
+    "histories of what was typed: IPython's (history.sqlite in its profile's folder), a terminal's",
     "kernels that follow this workspace: they forget with their restart",
     "copies and backups of the workspace",
     "the source that the events came from: as long as it sends, they come again",
 )
 
 Named = Callable[[str], bool]
+_SHOWN: Final = 20  # numbers of events that the report names
+_OLD_STATES: Final = 60.0  # s that the deletion of old states may take before the report says so
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ async def answer(runtime: Runtime, request: web.Request) -> web.Response:
     if request[ACCESS].by_cookie:
         return _json({"error": "erasing takes the notebook's own token, not a cookie"}, 403)
     student = request.match_info["safe_user_id"]
-    if student not in runtime.learners:
+    if not known(runtime, student):
         return _json({"error": f"{student!r} is not the safe id of a learner who was seen here"}, 404)
     if not runtime.takes_events:
         return _json({"error": "this app follows its workspace; its owner alone can erase"}, 421)
@@ -90,11 +99,29 @@ async def erase(runtime: Runtime, student: str, **asked: Any) -> Erased:
     """Remove a learner everywhere; on the app's loop, and only where events come in.
 
     ``asked={"user": ..., "at": ...}`` says who asks for it and from where, if that isn't the request at hand.
+    Where it fails or is cut off, it goes on with the next try, or the next start (:func:`finish`).
     """
-    user_id, now = runtime.learners[student].user_id, time.time()
-    name = (await runtime.rosters.names()).get(student, "")
-    called = [student, user_id, name, runtime.made_up.find(student) or ""]
-    named = mentions(called)
+    async with runtime.erasing:
+        done = await _erase(runtime, await begin(runtime, student, asked))
+    await finish(runtime)
+    return done
+
+
+async def finish(runtime: Runtime) -> None:
+    """Finish the erasures that were cut off; what keeps one from it is told in ``lo.errors``."""
+    if not runtime.takes_events:
+        return
+    async with runtime.erasing:
+        for begun in unfinished(runtime.workspace.path):
+            try:
+                await _erase(runtime, begun)
+            except Exception as error:
+                runtime.errors.add("erasing a learner, which was cut off", error)
+
+
+async def _erase(runtime: Runtime, begun: Unfinished) -> Erased:
+    student, user_id, now = begun.student, begun.user_id, time.time()
+    named = mentions([each for each in begun.called if each not in (student, user_id)], [student, user_id])
     left: list[str] = []
     events, rejected = await runtime.archive.erase(student, user_id, now)
     aside, unread = await asyncio.to_thread(_damaged, runtime, student, user_id, now)
@@ -102,22 +129,40 @@ async def erase(runtime: Runtime, student: str, **asked: Any) -> Erased:
         f"{path}: {what} can't be read and may be theirs; the rest is in the archive: delete that file"
         for path, what in unread
     ]
+    left += await asyncio.to_thread(_events_of_others, runtime, [student, user_id], named)
     again, paused, failed = await _anew(runtime)
     left += [f"the states of {each}, which could not be computed anew: see lo.errors" for each in failed]
     await runtime.pipeline.commit()
     own = await _own_values(runtime, named, left)
     await runtime.learners.forget(student, runtime.store)
-    await _checkpoint(runtime)
+    await _old_states(runtime, left)
+    await _checkpoint(runtime, left)
     runtime.made_up.forget(student)
     runtime.rosters.notebook_names.forget(student)
     for entry in runtime.errors:
-        if named(f"{entry.message} {entry.traceback} {entry.event!r}"):
-            runtime.errors.forget(entry.where)
+        if named(f"{entry.where} {entry.message} {entry.traceback} {entry.event!r}"):
+            runtime.errors.drop(entry)
     left += await asyncio.to_thread(_files_left, runtime.workspace.path, named)
-    texts = await asyncio.to_thread(runtime.reads.forget, student, called)
+    texts = await asyncio.to_thread(runtime.reads.forget, student, named)
     runtime.functions.touch(COURSE_ROSTER)
-    runtime.reads.act("erase", events=events, **asked)
+    runtime.reads.act("erase", events=events, **begun.asked)
+    begun.end()
     return Erased(student, events, rejected, aside, own, [each.id for each in again], paused, texts, left)
+
+
+def _events_of_others(runtime: Runtime, ids: list[str], named: Named) -> list[str]:
+    """Events that another learner, or a teacher, has sent, and that name them."""
+    needles = [each.encode() for each in ids]
+    numbers = [
+        record.n
+        for record in runtime.archive.read()
+        if any(needle in bytes(record.body) for needle in needles)
+        and named(bytes(record.body).decode("utf-8", "replace"))
+    ]
+    if not numbers:
+        return []
+    some = ", ".join(map(str, numbers[:_SHOWN])) + (", ..." if len(numbers) > _SHOWN else "")
+    return [f"{len(numbers)} events that others have sent, which name them: numbers {some}"]
 
 
 def _damaged(runtime: Runtime, student: str, user_id: str, now: float) -> tuple[int, list[tuple[Path, str]]]:
@@ -161,14 +206,45 @@ async def _anew(runtime: Runtime) -> tuple[list[Registration], list[str], list[s
 
 async def _own_values(runtime: Runtime, named: Named, left: list[str]) -> int:
     """Delete values of one's own whose key names a learner; those that name one inside are told."""
-    keys = await runtime.store.keys(0)
+    keys = await runtime.store.keys(PLAIN)
     own = [key for key in keys if named(key)]
-    await runtime.store.remove(0, own)
+    await runtime.store.remove(PLAIN, own)
     rest = [key for key in keys if key not in set(own)]
-    for key, text in zip(rest, await runtime.store.get_many(0, rest), strict=True):
-        if text is not None and named(bytes(text).decode("utf-8", "replace")):
+    for key, text in zip(rest, await runtime.store.get_many(PLAIN, rest), strict=True):
+        if text is not None and any(named(f'"{each}"') for each in _strings(msgspec.json.decode(text))):
             left.append(f"the value {key!r} of the store, which names them: set it anew, with lo.kvs.set")
     return len(own)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All texts inside a JSON value, keys of objects too."""
+    if isinstance(value, str):
+        yield value
+        if value[:1] in ("{", "["):  # JSON in a text
+            with contextlib.suppress(ValueError, RecursionError):
+                yield from _strings(json.loads(value))
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield str(name)
+            yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+
+
+async def _old_states(runtime: Runtime, left: list[str]) -> None:
+    """Wait until those that were computed before are gone: they are deleted beside the loop."""
+    store, end = runtime.store, time.monotonic() + _OLD_STATES
+    while True:
+        kept = {row.generation for row in await store.rows()}
+        if not [each for each in await store.generations() if each > PLAIN and each not in kept]:
+            return
+        if time.monotonic() > end:
+            left.append(
+                "states as they were before, which are still being deleted: look again with a restart"
+            )
+            return
+        await asyncio.sleep(0.02)
 
 
 def _files_left(workspace: Path, named: Named) -> list[str]:
@@ -181,22 +257,24 @@ def _files_left(workspace: Path, named: Named) -> list[str]:
     return found
 
 
-async def _checkpoint(runtime: Runtime) -> None:
+async def _checkpoint(runtime: Runtime, left: list[str]) -> None:
     """Have nothing of it in SQLite's log: in the file, what was deleted is overwritten already."""
     path = getattr(runtime.store, "path", None)
     if path is None:
         return
 
-    def checkpoint() -> None:
+    def checkpoint() -> bool:
         import sqlite3
 
         connection = sqlite3.connect(path, timeout=5)
         try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
         finally:
             connection.close()
 
-    await asyncio.to_thread(checkpoint)
+    if not await asyncio.to_thread(checkpoint):
+        left.append(f"{path}-wal, which another program reads: it is emptied when the last one closes it")
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

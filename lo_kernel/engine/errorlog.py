@@ -76,6 +76,10 @@ class ErrorLog:
         for key in [key for key in self._entries if key[0] == where]:
             del self._entries[key]
 
+    def drop(self, entry: ErrorEntry) -> None:
+        """Drop one entry, as when it names somebody who is erased."""
+        self._entries.pop((entry.where, entry.kind), None)
+
     def of(self, where: str) -> list[ErrorEntry]:
         """What was noted of one place."""
         return [entry for entry in self._entries.values() if entry.where == where]

@@ -64,11 +64,13 @@ class PersonVerbs(Verbs):
         The archive's segments are written anew, with the numbers of their events kept; reducers run again
         over what is left, so that states of a class or a teacher are without them, too. On record the alias
         is nobody's any more, and texts that name them are deleted. Gives what was done, and what is out of
-        reach.
+        reach. Where it is cut off, it is finished with the next start, or with the next try.
         """
         from lo_kernel.app.erasing import erase
+        from lo_kernel.app.unfinished import known
 
-        _check(self._runtime, student)
+        if not known(self._runtime, student):  # also one whose erasure was cut off
+            _check(self._runtime, student)
         if not self._runtime.takes_events:
             raise NotOwnerError(
                 "erase: the workspace belongs to another process, which alone can: run it there, or have it "

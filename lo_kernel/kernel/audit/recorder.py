@@ -227,8 +227,8 @@ class Recorder:
         """Those of whom there are events."""
         return {learner for learner in learners if has_events(self.log.workspace, learner)}
 
-    def forget(self, learner: str, names: Iterable[str] = ()) -> int:
-        """Delete a learner's alias, and texts that hold one of ``names``; how many texts went.
+    def forget(self, learner: str, named: Callable[[str], bool] | None = None) -> int:
+        """Delete a learner's alias, and texts that are ``named`` (by default: that hold the id); how many.
 
         The record is as whole as before, and names them no more. Raises ``OSError`` where it can't be
         written.
@@ -242,10 +242,14 @@ class Recorder:
                 self._sets.clear()
                 self._readings.clear()
                 self._last_set = ("", frozenset())
-            named = mentions([name for name in names if name != learner], ids=[learner])
+            named = named or mentions([], ids=[learner])
             self._erased.append(named)
             self._later.clear()
             return delete_texts(self.log, named, "a learner was erased")
+
+    def knows(self, learner: str) -> bool:
+        """Whether a learner has an alias."""
+        return self.aliases.find(learner) is not None
 
     def withholds(self, request: str, output: str) -> bool:
         """Whether an output is not to be put on record: it names somebody who was erased after the request
