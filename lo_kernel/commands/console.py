@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec
@@ -13,6 +15,7 @@ from jupyter_console.app import ZMQTerminalIPythonApp
 from traitlets import List, Type, Unicode
 
 import lo_kernel
+from lo_kernel.kernel.ending import end_signals
 
 __all__ = ["run_console"]
 
@@ -50,13 +53,22 @@ class _ConsoleApp(ZMQTerminalIPythonApp):  # type: ignore[misc] # jupyter_consol
         print(f"Other clients join with: jupyter console --existing {Path(self.connection_file).name}\n")
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 def run_console(kernel_arguments: Sequence[str]) -> int:
     """Run the console on this terminal until the user leaves it; then the kernel has ended, too."""
     app: Any = _ConsoleApp(kernel_arguments=list(kernel_arguments))
+    numbers = end_signals()
+    for number in numbers:
+        signal.signal(number, _end)
     try:
         app.initialize([])
         app.start()
     finally:
+        for number in numbers:  # nothing cuts the kernel's end short
+            signal.signal(number, signal.SIG_IGN)
         manager: KernelManager | None = getattr(app, "kernel_manager", None)
         if manager is not None and manager.has_kernel:
             manager.shutdown_kernel()  # waits until the last events are on disk and the process is gone

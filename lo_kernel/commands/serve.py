@@ -1,4 +1,4 @@
-"""The app by itself, until Ctrl-C or SIGTERM."""
+"""The app by itself, until Ctrl-C, SIGTERM, or the end of its terminal (SIGHUP)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.commands.production import add_production, check_modules, log_lines, token_path, use_file
 from lo_kernel.kernel import kernelspec
 from lo_kernel.kernel.apps import app_factory
 from lo_kernel.kernel.audit.requests import KernelRecord
+from lo_kernel.kernel.ending import Ending, end_signals
 from lo_kernel.kernel.host import AppHost, port_candidates
 from lo_kernel.kernel.logs import log_to
 from lo_kernel.kernel.running import Running, announce
@@ -53,10 +56,22 @@ def serve(settings: Settings, asked_for: frozenset[str] = frozenset()) -> int:
 async def _serve(settings: Settings, port_asked_for: bool) -> None:
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Windows has no such handlers; there KeyboardInterrupt ends asyncio.run
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, over.set)
+    numbers = [signal.SIGINT, *end_signals()]
+    announcement: Path | None = None
+
+    def leave() -> None:
+        if announcement is not None:
+            announcement.unlink(missing_ok=True)
+
+    ending = Ending(numbers, leave)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ending.begin()
+        loop.call_soon_threadsafe(over.set)
+
+    for number in numbers:
+        signal.signal(number, end)
+    ending.watch()
     log = log_to(settings.workspace_path / "logs")
     record, failures = _record(settings)
     runtime = Runtime(settings, reads=record.recorder if record is not None else None)
@@ -68,9 +83,9 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
         ports=port_candidates(settings, asked_for=port_asked_for, last_port=runtime.workspace.last_port),
         on_bind=runtime.bind,
     )
-    announcement: Path | None = None
     try:
-        await host.start()
+        if not await _unless(over, host.start()):
+            return
         announcement = announce(
             Running(pid=os.getpid(), url=runtime.url, workspace=settings.workspace, loop="kernel")
         )
@@ -82,12 +97,27 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
             print(f"Modules may be put in with the token in {token_path(settings)}", file=sys.stderr)
         await over.wait()
     finally:
+        ending.loop_over()
         await host.stop()
         log.close()
         if record is not None:
             record.close()
-        if announcement is not None:
-            announcement.unlink(missing_ok=True)
+        leave()
+        ending.all_over()
+
+
+async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do ``work``, and give whether it was done before the end was asked for; then it is cancelled."""
+    doing, ending = asyncio.create_task(work), asyncio.create_task(over.wait())
+    await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    if not doing.done():
+        doing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await doing
+        return False
+    await doing
+    return True
 
 
 def _record(settings: Settings) -> tuple[KernelRecord | None, list[BaseException]]:

@@ -14,7 +14,7 @@ from tornado.ioloop import IOLoop
 from traitlets import Bool, Dict, Type
 
 from lo_kernel.kernel.debugging import postpone_debugpy
-from lo_kernel.kernel.ending import Ending, leave
+from lo_kernel.kernel.ending import Ending, end_signals, leave
 from lo_kernel.kernel.kernel import LOKernel, asyncio_loop_of
 from lo_kernel.kernel.monitor import Monitor, set_option
 from lo_kernel.settings import Settings
@@ -47,10 +47,12 @@ class LOKernelApp(IPKernelApp):
         return super()._ip_default() if self.transport == "ipc" else "127.0.0.1"
 
     def init_signal(self) -> None:
-        """SIGTERM ends the kernel in order; by hand, so does Ctrl-C where no cell runs."""
+        """SIGTERM and SIGHUP end the kernel in order; by hand, so does Ctrl-C where no cell runs."""
         super().init_signal()
-        self._ending = Ending((signal.SIGTERM,), self._leave)
-        signal.signal(signal.SIGTERM, self._terminate)
+        numbers = end_signals()
+        self._ending = Ending(numbers, self._leave)
+        for number in numbers:
+            signal.signal(number, self._terminate)
         self._ending.watch()
         if self.by_hand:
             signal.signal(signal.SIGINT, self._interrupt_idle)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lo_kernel.kernel.kernel import LOKernel
 
-__all__ = ["FORCED", "Ending", "leave"]
+__all__ = ["FORCED", "Ending", "end_signals", "leave"]
 
 FORCED = 128 + signal.SIGTERM
 """Exit code of a process whose main thread would not end."""
@@ -31,6 +31,17 @@ _LOOP_WITHIN = 1.0  # s that the main loop gets to end
 _ALL_WITHIN = 1.85  # s from the signal to the end of the process
 _LEAVE_WITHIN = 0.8  # s that what is done in the place of the main thread may take
 _APP_WITHIN = 0.5  # s of these for an app on a thread of its own
+
+
+def end_signals() -> list[signal.Signals]:
+    """The signals that end a process in order: SIGTERM, and SIGHUP, with which a terminal goes.
+
+    Not SIGHUP where it is ignored: that is what ``nohup`` does.
+    """
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is None or signal.getsignal(hang_up) is signal.SIG_IGN:
+        return [signal.SIGTERM]
+    return [signal.SIGTERM, hang_up]
 
 
 class Ending:
