@@ -394,7 +394,7 @@ async def test_the_command_replays_into_a_workspace(
     async with running(workspace) as runtime:
         assert runtime.archive.last == 20
         assert await asyncio.to_thread(main, arguments) == 1
-        assert "belongs to process" in capsys.readouterr().err
+        assert "owns the workspace" in capsys.readouterr().err
     assert (
         await asyncio.to_thread(main, ["replay", str(tmp_path / "none"), "--workspace", str(workspace)]) == 1
     )

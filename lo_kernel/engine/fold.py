@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from time import perf_counter
@@ -14,6 +13,7 @@ from lo_kernel.engine.keys import Scope, getter, state_key
 from lo_kernel.engine.reducers import STUDENT_SCOPE, Reducer, check_reducer, declaration_of
 from lo_kernel.engine.report import ReplayReport
 from lo_kernel.engine.states import decode_state, encode_state
+from lo_kernel.engine.turns import give_way
 from lo_kernel.errors import EventError, ReducerError, StateError
 
 __all__ = ["Folded", "check_fold", "fold"]
@@ -277,7 +277,7 @@ class _Fold:
         if self.on_progress is not None and perf_counter() > self._tell_at:
             self._tell_at = perf_counter() + _TELL_EVERY
             self.on_progress(self.report)
-        await asyncio.sleep(0)
+        await give_way()
         self.deadline.renew()
 
     # -- states --------------------------------------------------------------------------------

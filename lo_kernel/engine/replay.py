@@ -19,16 +19,19 @@ import msgspec
 
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.archive.lines import LineFile
+from lo_kernel.engine.events import Arrival
 from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, merged
 from lo_kernel.engine.formats import Fingerprint, Format, fingerprint
 from lo_kernel.engine.pipeline import COMMIT_EVERY, Pipeline
 from lo_kernel.engine.report import ReplayReport
+from lo_kernel.engine.turns import give_way
 from lo_kernel.errors import EventError, NotOwnerError
 from lo_kernel.workspace import Workspace
 
 __all__ = ["ReplayInto", "ReplayReport", "check_replay", "replay"]
 
 _COMMIT_EVERY = 0.15  # seconds between two commits of states meanwhile: what a crash costs is folded again
+_AT_ONCE = 25  # events taken in one step
 _TELL_EVERY = 0.1  # seconds between two calls of `on_progress`
 
 
@@ -145,13 +148,14 @@ async def _feed(
     limit: int | None,
     on_progress: Callable[[ReplayReport], None] | None,
 ) -> None:
-    take = pipeline.take
+    arrivals: list[Arrival] = []
     # what is held can be passed over unread, unless it has to be counted, or its time decides what is next
     early = limit is None and files[0].learner is None and len(files) == 1
     tell_at = 0.0
     events = files[0].events(early=early) if len(files) == 1 else merged(files)
     for item in events:
         if item is None:
+            _take(pipeline, arrivals, report)
             if limit is not None and sum(file.matching for file in files) >= limit:
                 return
             if perf_counter() > deadline.at:
@@ -159,17 +163,26 @@ async def _feed(
                 if on_progress is not None and perf_counter() > tell_at:
                     tell_at = perf_counter() + _TELL_EVERY
                     on_progress(report)
-                await asyncio.sleep(0)
+                await give_way()
                 deadline.renew()
             continue
         number, (time, sender, body, raw) = item
-        take(sender, body, raw, time, number)
-        report.events += 1
-        if pipeline.full:
-            await pipeline.room()
-            deadline.renew()
-        if limit is not None and report.events + report.held >= limit:
-            return
+        arrivals.append((sender, body, raw, time, number))
+        if len(arrivals) >= _AT_ONCE:
+            _take(pipeline, arrivals, report)
+            if pipeline.full:
+                await pipeline.room()
+                deadline.renew()
+        if limit is not None and report.events + report.held + len(arrivals) >= limit:
+            break
+    _take(pipeline, arrivals, report)
+
+
+def _take(pipeline: Pipeline, arrivals: list[Arrival], report: ReplayReport) -> None:
+    if arrivals:
+        report.events += len(arrivals)
+        pipeline.take_many(arrivals)
+        arrivals.clear()
 
 
 def _read_journal(path: Path) -> dict[int, set[str]]:
