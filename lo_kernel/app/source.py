@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from lo_kernel.engine.events import Identity, Sender, guest, identify
+from lo_kernel.engine.halves import mended
 from lo_kernel.engine.states import decode_state
 from lo_kernel.engine.store import PLAIN
 from lo_kernel.engine.streams import Stream
@@ -84,7 +85,10 @@ class Source:
                     "values in parts",
                     reason="too_large",
                 )
-            body = _parse_frame(data)
+            try:
+                body = _parse_frame(data)
+            except EventError as error:
+                data, body = self._mend(data, error)
             if type(body) is dict:
                 await self._take(body, data)
             elif type(body) is not list:
@@ -97,6 +101,18 @@ class Source:
             return
         if type(body) is list:
             await self.receive_array(data, body)
+
+    def _mend(self, data: bytes, error: EventError) -> tuple[bytes, Any]:
+        """A frame with half characters, without them, and what it says; as it came it is kept beside."""
+        whole = mended(data)
+        if whole is None:
+            raise error
+        body = _parse_frame(whole)
+        runtime = self.runtime
+        runtime.archive.keep_as_sent(
+            self.sender, data, runtime.clock(), "half_character", "accepted with U+FFFD in the place of each"
+        )
+        return whole, body
 
     async def receive_array(self, data: bytes, bodies: list[Any]) -> None:
         """Take the elements of an array, each as if it had come in a frame of its own.

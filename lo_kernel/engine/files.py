@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from lo_kernel.engine.formats import FORMATS, Format, Parsed, detect, opened
+from lo_kernel.engine.formats.base import whole_of
 from lo_kernel.engine.report import ReplayReport
 from lo_kernel.errors import EventError
 
@@ -133,7 +134,10 @@ class EventFile:
                     report.held += 1
                     continue
             try:
-                parsed = parse(record)
+                try:
+                    parsed = parse(record)
+                except EventError as error:
+                    parsed = parse(whole_of(record, error))
             except EventError as error:
                 if not known:
                     report.skip(str(self.path), line, error)

@@ -254,6 +254,10 @@ class Archive:
         self.rejected += 1
         self._rejections.append(rejection_line(time, sender, raw, reason, message, stream, ordinal))
 
+    def keep_as_sent(self, sender: Sender | None, raw: bytes, time: float, reason: str, message: str) -> None:
+        """Keep under `rejected/`, as it came, what was accepted in another form."""
+        self._rejections.append(rejection_line(time, sender, raw, reason, message))
+
     @property
     def unwritten(self) -> int:
         """How many events and rejections wait for :meth:`write`."""

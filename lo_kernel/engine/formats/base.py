@@ -10,9 +10,10 @@ import msgspec
 
 from lo_kernel.engine.events import Event, Identity, Sender
 from lo_kernel.engine.formats.source import LONGEST, numbered_lines
+from lo_kernel.engine.halves import mended
 from lo_kernel.errors import EventError
 
-__all__ = ["LATEST", "Format", "Parsed", "decode_object", "encode", "parse_time", "with_identity"]
+__all__ = ["LATEST", "Format", "Parsed", "decode_object", "encode", "parse_time", "whole_of", "with_identity"]
 
 encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
@@ -59,7 +60,10 @@ class Format:
 
     def event(self, record: Any) -> tuple[str, Event] | None:
         """The learner and the event as a reducer gets it."""
-        parsed = self.parse(record)
+        try:
+            parsed = self.parse(record)
+        except EventError as error:
+            parsed = self.parse(whole_of(record, error))
         if parsed is None:
             return None
         time, sender, body, _ = parsed
@@ -79,6 +83,14 @@ class Format:
                 self._senders.clear()
             found = self._senders[key] = make()
         return found
+
+
+def whole_of(record: Any, error: EventError) -> bytes:
+    """A record that could not be read, without its half characters; raises ``error`` where it has none."""
+    whole = mended(record) if type(record) is bytes else None
+    if whole is None:
+        raise error
+    return whole
 
 
 def decode_object(record: bytes) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lo_kernel.engine.formats.objects import array_items
 from lo_kernel.engine.formats.source import numbered_lines
 from lo_kernel.engine.formats.study_log import StudyLog
 from lo_kernel.engine.formats.xapi import Statements
+from lo_kernel.engine.halves import mended
 from lo_kernel.errors import EventError
 
 __all__ = ["ArchiveLines", "JsonLines"]
@@ -81,7 +82,10 @@ class JsonLines(Format):
                 yield number, line
                 continue
             try:
-                items = _decode_array(line)
+                try:
+                    items = _decode_array(line)
+                except msgspec.MsgspecError:
+                    items = _decode_array(mended(line) or line)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 yield number, line
                 continue

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from lo_kernel.engine.formats.source import LONGEST
+from lo_kernel.engine.halves import mended
 
 __all__ = ["array_items"]
 
@@ -57,6 +58,8 @@ def array_items(chunks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
                 end = _next_item(text, at + 1, indent)
                 item, found = text[at:end].encode(), True
         if found:
+            if type(item) is dict and (whole := mended(text[at:end].encode())) is not None:
+                item = json.loads(whole)
             yield line, item
             line += text.count("\n", at, end)
             at = end
