@@ -355,6 +355,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self.lo = LearningObserver(runtime, bridge, kernel=self)
         if self.settings.app == "learning_observer":
             self.lo = import_module("lo_kernel.upstream.observer").DeployedObserver(self.lo, bridge)
+        elif self.settings.app != "embedded":
+            self.lo = import_module("lo_kernel.notebook.limited").LimitedObserver(self.lo, failed=False)
         self.announcement = announce(
             Running(
                 pid=os.getpid(),
@@ -376,13 +378,15 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self.lo = LOWithoutApp(ErrorLog())
         self.lo.errors.add(where, error)
         try:
+            from lo_kernel.notebook.limited import LimitedObserver
             from lo_kernel.notebook.observer import LearningObserver
             from lo_kernel.runtime import Runtime
 
             if self.runtime is None:  # the settings can't be used
                 self.runtime = Runtime(self.settings)
             self.runtime.errors.add(where, error)
-            self.lo = LearningObserver(self.runtime, LoopBridge(asyncio.get_running_loop()), kernel=self)
+            bridge = LoopBridge(asyncio.get_running_loop())
+            self.lo = LimitedObserver(LearningObserver(self.runtime, bridge, kernel=self), failed=True)
         except Exception as broken:
             self.lo.errors.add("lo", broken)
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from lo_kernel.engine.keys import EventField, KeyField
 from lo_kernel.engine.reducers import declaration_of
-from lo_kernel.errors import LOError, QueryError, ReducerError, UnknownQueryError, UnknownReducerError
+from lo_kernel.errors import QueryError, ReducerError, UnknownQueryError, UnknownReducerError
 from lo_kernel.notebook.jobs import Job
+from lo_kernel.notebook.limited import NotThereError
 
 if TYPE_CHECKING:
     from lo_kernel.bridge import LoopBridge
@@ -29,10 +30,6 @@ _FROM_OURS = ("url", "port", "errors", "audit")
 
 def _part(name: str) -> Any:
     return importlib.import_module(f"learning_observer.{name}")
-
-
-class NotThereError(LOError, AttributeError):
-    """Something of ``lo`` that the deployed system has no counterpart for."""
 
 
 class DeployedObserver:
