@@ -240,6 +240,16 @@ class Runtime:
         await self.registry.remove(reducer_id)
         self.reads.act("reducer removed", reducer_id)
 
+    async def set_value(self, key: str, value: Any) -> None:
+        """Store a value under a key of one's own, on record; not where it would be lost with this process."""
+        if self.started is not None and not self.takes_events:
+            raise NotOwnerError(
+                f"this process follows the workspace, and would lose {key!r} with its end: set it in the one "
+                "that owns the workspace, or take it over with await lo.own() once that one has ended"
+            )
+        await self.registry.set(key, value)
+        self.reads.act("value set", texts={"key": key})
+
     def heard_by(self, registration: Registration) -> str:
         """A note on contexts in the archive that a reducer doesn't hear; empty where there are none."""
         others = sorted(set(self.pipeline.unrouted) - {registration.context})

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lo_kernel.engine.keys import reading_of
+from lo_kernel.engine.keys import learners_of, reading_of
 from lo_kernel.engine.store import PLAIN
 from lo_kernel.errors import LOError
 
@@ -50,12 +50,15 @@ class FieldStore:
         return await self._field.bridge.run(self._keys())
 
     async def _keys(self) -> list[str]:
-        await self._field.runtime.pipeline.commit()  # external states are in the store alone
-        return await self._field.runtime.registry.keys()
+        runtime = self._field.runtime
+        await runtime.pipeline.commit()  # external states are in the store alone
+        keys = await runtime.registry.keys()
+        runtime.reads.record("store", "the list of keys", learners_of(keys))
+        return keys
 
     async def set(self, key: str, value: Any) -> None:
         """Store a JSON value under a key of one's own."""
-        await self._field.bridge.run(self._field.runtime.registry.set(key, value))
+        await self._field.bridge.run(self._field.runtime.set_value(key, value))
 
     async def remove(self, key: str) -> None:
         """Take a key of one's own away."""

@@ -22,6 +22,7 @@ __all__ = [
     "Scope",
     "ScopeField",
     "getter",
+    "learners_of",
     "parse_key",
     "reading_of",
     "reducer_prefix",
@@ -179,6 +180,25 @@ def reading_of(key: str) -> tuple[str, list[str]]:
     return (f"{parsed.qualname} by {fields}" if fields else parsed.qualname), (
         [parsed.student] if parsed.student else []
     )
+
+
+def learners_of(keys: Iterable[str]) -> set[str]:
+    """The learners (safe ids) whose states and blobs some keys are of.
+
+    >>> learners_of(["Internal,m.count,STUDENT:tc-u0,TEACHER:t", "Blob,tc-u1,my.source,essay", "mine"]) == {
+    ...     "tc-u0", "tc-u1"
+    ... }
+    True
+    """
+    found = set()
+    for key in keys:  # a safe id holds no comma; taking each key apart would take long for many
+        if key.startswith("Blob,"):
+            found.add(key.split(",", 2)[1])
+        elif key.startswith(("Internal,", "External,")):
+            _, field, rest = key.rpartition(",STUDENT:")
+            if field:
+                found.add(rest.partition(",")[0])
+    return found
 
 
 _NAMES = {

@@ -23,6 +23,7 @@ _DEEDS: Final = {
     "reducer": "Loaded an analysis that runs over all events:",
     "reducer removed": "Removed an analysis:",
     "reveal": "Asked for the learners' names",
+    "value set": "Set a value in the store",
     "replay": "Read in events from files",
     "export": "Made an installable module of analyses:",
     "export student": "Wrote everything about one learner into a file",

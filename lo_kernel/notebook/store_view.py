@@ -38,11 +38,18 @@ class KeyValueStore:
 
     def keys(self, prefix: str = "") -> Awaitable[list[str]]:
         """All keys that start with ``prefix``, sorted."""
-        return self._bridge.run(self._runtime.registry.keys(prefix))
+        return self._bridge.run(self._keys(prefix))
+
+    async def _keys(self, prefix: str) -> list[str]:
+        from lo_kernel.engine.keys import learners_of
+
+        keys = await self._runtime.registry.keys(prefix)
+        self._runtime.reads.record("store", "the list of keys", learners_of(keys))
+        return keys
 
     def set(self, key: str, value: Any) -> Awaitable[None]:
-        """Store a JSON value under a key of one's own."""
-        return self._bridge.run(self._runtime.registry.set(key, value))
+        """Store a JSON value under a key of one's own, in the process that owns the workspace."""
+        return self._bridge.run(self._runtime.set_value(key, value))
 
     def __repr__(self) -> str:
         return f"<store {self._runtime.store.name}: await lo.kvs[key], await lo.kvs.keys(prefix)>"
