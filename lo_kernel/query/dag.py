@@ -17,6 +17,7 @@ import msgspec
 
 from lo_kernel.errors import QueryError
 from lo_kernel.query.ports import JSON
+from lo_kernel.query.values import check_json
 
 __all__ = ["DISPATCHES", "HIDDEN_PARAMETERS", "Dag", "Export", "Node", "Parameter", "Ref"]
 
@@ -30,6 +31,22 @@ DISPATCHES: Final = {
     "map": ("function_name", "values"),
 }
 """The kinds of nodes, and the fields that each must have."""
+
+_TEXT: Final = ((str,), "a name")
+_KINDS: Final[dict[str, dict[str, tuple[tuple[type, ...], str]]]] = {
+    "parameter": {"parameter_name": _TEXT},
+    "variable": {"variable_name": ((str,), "the name of a node")},
+    "call": {
+        "function_name": _TEXT,
+        "args": ((list, tuple), "a list of values"),
+        "kwargs": ((Mapping,), "an object of values by name"),
+    },
+    "keys": {"function": ((str,), "the id of a reducer")},
+    "select": {},
+    "join": {},
+    "map": {"function_name": _TEXT, "func_kwargs": ((Mapping,), "an object of values by name")},
+}
+"""What the fields must be that no other node's answer can stand in for."""
 
 HIDDEN_PARAMETERS: Final = frozenset({"runtime"})
 """Parameters that the server gives, never the client."""
@@ -125,6 +142,7 @@ class Dag:
                 raise QueryError(f"a query: expected JSON, got text that isn't: {error}") from None
         if not isinstance(source, Mapping):
             raise QueryError(f"a query: expected a JSON object, got {type(source).__name__}")
+        check_json(source, f"query {name!r}" if name else "query")
         return _Reader(source, name, other).dag()
 
     def export(self, name: str) -> Export:
@@ -270,11 +288,16 @@ class _Reader:
             self.nodes[name] = Node(name, "constant", {"value": self._inside(name, "value", node, depth)})
             return
         dispatch = node["dispatch"]
-        if dispatch not in DISPATCHES:
+        if not isinstance(dispatch, str) or dispatch not in DISPATCHES:
             raise self._error(name, "dispatch", "one of " + ", ".join(DISPATCHES), dispatch)
         for required in DISPATCHES[dispatch]:
             if node.get(required) is None:
                 raise self._error(name, required, "a value", None)
+        for key, (kinds, expected) in _KINDS[dispatch].items():
+            given = node.get(key)
+            a_node = isinstance(given, Mapping) and "dispatch" in given and key != "func_kwargs"
+            if given is not None and (a_node or not isinstance(given, kinds)):
+                raise self._error(name, key, expected, given)
         if dispatch == "variable":
             self.nodes[name] = Node(
                 name, "variable", {"value": self._variable(name, node["variable_name"], depth)}

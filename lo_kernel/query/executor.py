@@ -30,7 +30,7 @@ from lo_kernel.query.relational import KeysStep, SelectStep, find_reducer
 from lo_kernel.query.rows import Rows, flat_rows
 from lo_kernel.query.steps import CallStep, Change, Dirt, Env, ParameterStep, Step, Timing, ValueStep
 from lo_kernel.query.validate import check
-from lo_kernel.query.values import identity, visible
+from lo_kernel.query.values import check_json, identity, visible
 
 __all__ = ["Executor", "Running"]
 
@@ -174,6 +174,11 @@ class Executor:
         doesn't have too.
         """
         dag, chosen = self.catalog.resolve(query, exports)
+        if not chosen:
+            there = ", ".join(dag.exports) or "none"
+            name = f"query {dag.name!r}" if dag.name else "query"
+            raise QueryError(f"{name}: expected an export to answer, got none; there are: {there}")
+        check_json(dict(parameters or {}), "parameters")
         given = {key: value for key, value in (parameters or {}).items() if key not in HIDDEN_PARAMETERS}
         open_query = not isinstance(query, str)  # a named one of the field's runs as it does there
         check(dag, chosen, self.functions, self.reducers, given, strict=strict, paths=open_query)

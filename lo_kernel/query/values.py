@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from typing import Final
 
+import msgspec
+
+from lo_kernel.errors import QueryError
 from lo_kernel.query.ports import JSON
 
-__all__ = ["Identity", "error_value", "identity", "is_error", "path_of", "visible"]
+__all__ = ["Identity", "check_json", "error_value", "identity", "is_error", "path_of", "visible"]
 
 Identity = tuple[tuple[str, str], ...]
 """Whom a row belongs to: ``(("STUDENT", "tc-u0"), ("RESOURCE", "essay-1"))``."""
@@ -34,6 +38,45 @@ def error_value(
     if error is not None:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__, limit=-6))
     return {"error": message, "function": function, "error_provenance": about, "traceback": trace}
+
+
+def check_json(value: JSON, what: str) -> None:
+    """Raise :class:`QueryError` for what JSON can't hold: names that are no text, half characters, objects.
+
+    >>> check_json({"a": ["\\ud83d"]}, "query")
+    Traceback (most recent call last):
+    lo_kernel.errors.QueryError: query: at 'a.0': expected text, got half of a character: '\\ud83d'
+    """
+    waiting: list[tuple[JSON, str]] = [(value, "")]
+    while waiting:
+        here, where = waiting.pop()
+        if isinstance(here, str):
+            if not here.isascii() and not _is_text(here):
+                place = f"at {where!r}: " if where else ""
+                raise QueryError(f"{what}: {place}expected text, got half of a character: {here!r:.80}")
+        elif isinstance(here, Mapping):
+            for key, item in here.items():
+                if not isinstance(key, str):
+                    place = f"at {where!r}: " if where else ""
+                    raise QueryError(f"{what}: {place}expected names that are text, got {key!r:.80}")
+                waiting.append((key, where))
+                waiting.append((item, f"{where}.{key}".strip(".")))
+        elif isinstance(here, list | tuple):
+            waiting.extend((item, f"{where}.{place}".strip(".")) for place, item in enumerate(here))
+        elif here is not None and not isinstance(here, int | float):
+            try:
+                msgspec.json.encode(here)
+            except (TypeError, ValueError) as error:
+                place = f"at {where!r}: " if where else ""
+                raise QueryError(f"{what}: {place}expected JSON, got {here!r:.80}: {error}") from None
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_error(value: JSON) -> bool:
