@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -30,14 +30,19 @@ class Bytes:
         self.problem = ""
         self._raw: IO[bytes] = path.open("rb")
         self._stream: Any = self._raw
+        self._zstd = False
+        self._read: Callable[[int], bytes] = self._raw.read
         head = self._raw.read(4)
         self._raw.seek(0)
         if head[:2] == b"\x1f\x8b":
             self._stream = gzip.GzipFile(fileobj=self._raw)
+            self._read = self._stream.read1  # `read` would lose what it has when the file ends too early
         elif head == b"\x28\xb5\x2f\xfd":
             from zstandard import ZstdDecompressor
 
+            self._zstd = True
             self._stream = ZstdDecompressor().stream_reader(self._raw, read_across_frames=True, closefd=False)
+            self._read = self._stream.read
 
     @property
     def read(self) -> int:
@@ -49,11 +54,13 @@ class Bytes:
 
         while True:
             try:
-                chunk = self._stream.read(CHUNK)
+                chunk = self._read(CHUNK)
             except (EOFError, OSError, zlib.error, ZstdError) as error:
                 self.problem = f"the file can't be read any further: {error}"
                 return
             if not chunk:
+                if self._zstd and not _ends_whole(self._raw):
+                    self.problem = "the file can't be read any further: it ends within a zstd frame"
                 return
             yield chunk
 
@@ -62,6 +69,46 @@ class Bytes:
         if self._stream is not self._raw:
             self._stream.close()
         self._raw.close()
+
+
+def _ends_whole(file: IO[bytes]) -> bool:
+    """Whether a file of zstd frames (RFC 8878, 3.1) ends behind one; the library doesn't say.
+
+    Heads of blocks are looked at, and nothing is decompressed.
+    """
+    from zstandard import ZstdError, get_frame_parameters
+
+    end = file.seek(0, 2)
+    at = 0
+    while at < end:
+        file.seek(at)
+        head = file.read(18)  # the longest head of a frame
+        if head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50:  # a skippable one
+            at += 8 + int.from_bytes(head[4:8], "little")
+            continue
+        try:
+            frame = get_frame_parameters(head)
+        except ZstdError:
+            return False
+        at += _head_size(head[4])
+        last = False
+        while not last:
+            file.seek(at)
+            block = int.from_bytes(file.read(3), "little")
+            last = bool(block & 1)
+            at += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)  # a repeated byte stands there once
+            if at > end:
+                break
+        at += 4 if frame.has_checksum else 0
+    file.seek(end)
+    return at == end
+
+
+def _head_size(descriptor: int) -> int:
+    """Bytes of a frame's head, from the magic number on, by its fifth byte."""
+    single = descriptor >> 5 & 1
+    size = (single, 2, 4, 8)[descriptor >> 6]
+    return 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + size
 
 
 def opened(path: Path) -> Bytes:
