@@ -12,7 +12,7 @@ from query_parts import Parts, Reducer
 
 from lo_kernel.app.protocol import QueryConnection
 from lo_kernel.errors import LOError, QueryError
-from lo_kernel.query.language import q
+from lo_kernel.query.language import PROVENANCE_STUDENT, q
 
 WRONG: tuple[Any, ...] = (
     None,
@@ -48,9 +48,7 @@ def whole() -> dict[str, Any]:
         "r": q.roster(q.parameter("course_id")),
         "k": q.keys("counter", STUDENTS=q.variable("r"), STUDENTS_path="user_id"),
         "s": q.select(q.variable("k"), {"n": "n"}),
-        "j": q.join(
-            q.variable("s"), q.variable("r"), "provenance.provenance.STUDENT.value.user_id", "user_id"
-        ),
+        "j": q.join(q.variable("s"), q.variable("r"), PROVENANCE_STUDENT, "user_id"),
         "m": q.map("count", q.variable("j"), value_path="n", func_kwargs={"path": "x"}),
         "c": q.call("top")(q.variable("j"), "n", q.parameter("many", default=2)),
     }
@@ -119,7 +117,7 @@ async def test_whatever_is_wrong_with_a_query_is_an_error_of_ours() -> None:
         ),
         (
             {"execution_dag": {"a": 5}, "exports": {}},
-            r"expected an export to answer, got none; there are: none",
+            r"expected an export to answer, got none; there are",
         ),
         (
             {"dispatch": "call", "function_name": "count", "args": [[{"a": "\ud83d"}]]},
@@ -136,9 +134,7 @@ def test_a_malformed_node_names_itself_field_and_what_was_expected(dag: Any, sai
 
 async def test_a_parameter_that_is_half_a_character_is_refused_by_its_name() -> None:
     """A value that no key can hold is an error, and not a row of errors."""
-    with pytest.raises(
-        QueryError, match="parameters: at 'course_id': expected text, got half of a character"
-    ):
+    with pytest.raises(QueryError, match="parameters: at 'course_id': expected text, got half"):
         await small().executor.rows(q.latest("counter"), {"course_id": "\ud83d"})
 
 
@@ -156,10 +152,10 @@ async def test_a_client_hears_what_is_wrong_with_its_query() -> None:
         ({"execution_dag": {"dispatch": []}}, "field 'dispatch': expected one of"),
         (
             {"execution_dag": "m", "target_exports": []},
-            "expected at least one name, or no such field for all",
+            "expected at least one name",
         ),
         (
-            {"execution_dag": {"a": 5, "dispatch": "call", "function_name": "count", "args": 5}},
+            {"execution_dag": {"dispatch": "call", "function_name": "count", "args": 5}},
             "field 'args'",
         ),
         (

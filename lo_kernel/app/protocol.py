@@ -245,8 +245,8 @@ class QueryConnection:
             raise QueryError(f"field 'target_exports': expected a list of names, got {targets!r:.80}")
         if not targets:
             raise QueryError(
-                "field 'target_exports': expected at least one name, or no such field for all; got []; there are: "
-                + (", ".join(dag_read.exports) or "none")
+                "field 'target_exports': expected at least one name (or no such field, for all), got []; "
+                "there are: " + (", ".join(dag_read.exports) or "none")
             )
         there, absent = [], []
         for target in targets:
