@@ -17,6 +17,7 @@ from lo_kernel.errors import SettingsError
 __all__ = ["ENV_PREFIX", "Settings", "env_name", "http_address"]
 
 ENV_PREFIX = "LO_KERNEL_"
+_FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -89,6 +90,8 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        if not self.host.strip():
+            raise SettingsError(f"host: expected an address such as 127.0.0.1, got {self.host!r}")
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port: expected a number from 0 (any free port) to 65535, got {self.port!r}")
         if self.start_within < 0:
@@ -103,7 +106,7 @@ class Settings:
             raise SettingsError(
                 f"store: expected 'sqlite', 'memory' or a redis:// address, got {self.store!r}"
             )
-        if self.app not in ("embedded", "learning_observer") and ":" not in self.app:
+        if self.app not in ("embedded", "learning_observer") and not _FACTORY.fullmatch(self.app):
             raise SettingsError(
                 f"app: expected 'embedded', 'learning_observer' or 'package.module:factory', got {self.app!r}"
             )

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from lo_kernel.errors import LOError
+from lo_kernel.errors import LOError, SettingsError
 from lo_kernel.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,12 +60,15 @@ def port_candidates(settings: Settings, *, asked_for: bool, last_port: int | Non
 def bind_first(host: str, ports: Iterable[int]) -> socket.socket:
     """A listening TCP socket on the first of ``ports`` that is free, or else on any free one.
 
-    It listens at once: on Linux two sockets may be bound to one port as long as neither listens.
+    It listens at once: on Linux two sockets may be bound to one port as long as neither listens. Raises
+    `SettingsError` where ``host`` is no address of this machine.
     """
     for port in (*ports, 0):
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (OSError, UnicodeError) as error:
+            raise _no_such_host(host, error) from None
+        family, kind, protocol, _, address = found[0]
         bound = socket.socket(family, kind, protocol)
         try:
             if sys.platform == "win32":
@@ -79,9 +82,19 @@ def bind_first(host: str, ports: Iterable[int]) -> socket.socket:
             bound.close()
             if port and error.errno in (errno.EADDRINUSE, errno.EACCES):
                 continue
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise _no_such_host(host, error) from None
             raise
         return bound
     raise AssertionError("port 0 is always tried last")
+
+
+def _no_such_host(host: str, error: Exception) -> SettingsError:
+    why = getattr(error, "strerror", None) or str(error)
+    return SettingsError(
+        f"host: expected an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them, "
+        f"got {host!r} ({why})"
+    )
 
 
 class AppHost:
