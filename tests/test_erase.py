@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import running_app
+from page_parts import send
 
+from lo_kernel import cli
+from lo_kernel.app.erasing import erase
+from lo_kernel.bridge import LoopBridge
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.events import Sender, identify
 from lo_kernel.engine.learners import mentions
+from lo_kernel.errors import LOError
 from lo_kernel.kernel.audit.log import AuditLog
 from lo_kernel.kernel.audit.reading import AuditReader
 from lo_kernel.kernel.audit.recorder import Recorder
 from lo_kernel.kernel.audit.requests import KernelRecord
 from lo_kernel.kernel.audit.verify import verify
 from lo_kernel.kernel.monitor import Outcome
+from lo_kernel.notebook.persons import PersonVerbs, export_student
+from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
 KID = "tc-testcase-kid-1"
@@ -169,3 +178,82 @@ def test_outputs_that_come_late_do_not_name_the_erased(settings: Settings) -> No
         if "contents" in each
     ]
     assert kept == [("m0", [False] * 2), ("m1", [False] * 2), ("after", [True, False]), ("m0", [False] * 2)]
+
+
+async def told_of(runtime: Runtime) -> None:
+    """A learner with all that can be held of one, and others whose data names them."""
+    await send(runtime, "kid-1", "kid-10")
+    await send(runtime, "kid-10", about=[KID])
+    await send(runtime, "kid-10", about=[f"{KID}0"])
+    identity = identify({"user_id": "kid-1"})
+    assert identity is not None
+    runtime.archive.reject(Sender(identity, "my.source"), b"no event", 1.0, "not_json", "a test")
+    await runtime.archive.flush()
+    runtime.pipeline.plain[f"Blob,{KID},my.source,essay"] = b'"words"'
+    for key, value in {
+        f"notes on {KID}": 1,
+        f"notes on {KID}0": 2,
+        "seen": {"by": {KID: 1}},
+        "inside": json.dumps({"who": [KID]}),
+        "namesake": [f"{KID}0"],
+    }.items():
+        await runtime.registry.set(key, value)
+
+
+async def test_the_report_names_what_still_names_them(settings: Settings) -> None:
+    """Values of one's own by their keys, events of others by number, histories; namesakes' stay."""
+    async with running_app(settings) as runtime:
+        await told_of(runtime)
+        runtime.errors.add("a reducer", ValueError(f"{KID}0 sent that"))
+        runtime.errors.add("a reducer", KeyError(KID))
+        report = await erase(runtime, KID)
+        assert report.states == 2  # the notes and the blob
+        assert await runtime.store.keys(0) == ["inside", "namesake", f"notes on {KID}0", "seen"]
+        told = "\n".join(report.left)
+        assert [f"value {each!r}" in told for each in ("seen", "inside", "namesake")] == [True, True, False]
+        assert "events that others have sent, which name them: 1 (number 3)" in told
+        assert "history.sqlite" in repr(report)
+        assert [entry.kind for entry in runtime.errors.of("a reducer")] == ["ValueError"]
+
+
+async def test_all_that_is_held_is_all_that_an_erasure_takes(settings: Settings, tmp_path: Path) -> None:
+    """Blobs, rejected frames and values of one's own, too; and which values of others name them."""
+    async with running_app(settings) as runtime:
+        await told_of(runtime)
+        path = await export_student(runtime, KID, tmp_path / "held.json")
+    held = json.loads(path.read_text())
+    assert held["values"] == {f"Blob,{KID},my.source,essay": "words", f"notes on {KID}": 1}
+    assert sorted(held["named_in_values"]) == ["inside", "seen"]
+    assert [each["text"] for each in held["rejected"]] == ["no event"]
+    assert len(held["events"]) == 1
+    assert "that others have sent" in str(held["not_here"])
+
+
+async def test_where_to_is_checked_at_once(settings: Settings, tmp_path: Path) -> None:
+    """A folder that isn't there, or is one, is an error of the call, and not of the job it starts."""
+    async with running_app(settings) as runtime:
+        await told_of(runtime)
+        verbs = PersonVerbs(runtime, LoopBridge(asyncio.get_running_loop()))
+        for wrong in (tmp_path / "missing" / "x.json", tmp_path):
+            with pytest.raises(LOError, match=str(wrong.parent)):
+                verbs.export_student(KID, wrong)
+
+
+@pytest.mark.parametrize("command", ["erase", "export-student"])
+def test_a_mistyped_workspace_is_not_made(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, and nothing there."""
+    yes = ["--yes"] if command == "erase" else []
+    with pytest.raises(SystemExit) as over:
+        cli.main([command, KID, *yes, "--workspace", str(tmp_path / "typo")])
+    assert over.value.code == 2
+    assert "there is no workspace" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+def test_an_export_to_nowhere_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`lo-kernel export-student --output` into a folder that is missing says so, without a traceback."""
+    place = tmp_path / "missing" / "x.json"
+    assert cli.main(["export-student", KID, "--output", str(place), "--workspace", str(tmp_path)]) == 1
+    assert "is not there" in capsys.readouterr().err

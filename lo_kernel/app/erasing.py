@@ -9,10 +9,8 @@ workspace.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from lo_kernel.app.holding import asked_by
+from lo_kernel.app.holding import asked_by, names_inside
 from lo_kernel.app.security import ACCESS
 from lo_kernel.app.unfinished import Unfinished, begin, known, unfinished
 from lo_kernel.engine.learners import mentions
@@ -162,7 +160,7 @@ def _events_of_others(runtime: Runtime, ids: list[str], named: Named) -> list[st
     if not numbers:
         return []
     some = ", ".join(map(str, numbers[:_SHOWN])) + (", ..." if len(numbers) > _SHOWN else "")
-    return [f"{len(numbers)} events that others have sent, which name them: numbers {some}"]
+    return [f"events that others have sent, which name them: {len(numbers):,} (number {some})"]
 
 
 def _damaged(runtime: Runtime, student: str, user_id: str, now: float) -> tuple[int, list[tuple[Path, str]]]:
@@ -211,25 +209,9 @@ async def _own_values(runtime: Runtime, named: Named, left: list[str]) -> int:
     await runtime.store.remove(PLAIN, own)
     rest = [key for key in keys if key not in set(own)]
     for key, text in zip(rest, await runtime.store.get_many(PLAIN, rest), strict=True):
-        if text is not None and any(named(f'"{each}"') for each in _strings(msgspec.json.decode(text))):
+        if text is not None and names_inside(text, named):
             left.append(f"the value {key!r} of the store, which names them: set it anew, with lo.kvs.set")
     return len(own)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """All texts inside a JSON value, keys of objects too."""
-    if isinstance(value, str):
-        yield value
-        if value[:1] in ("{", "["):  # JSON in a text
-            with contextlib.suppress(ValueError, RecursionError):
-                yield from _strings(json.loads(value))
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            yield str(name)
-            yield from _strings(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _strings(each)
 
 
 async def _old_states(runtime: Runtime, left: list[str]) -> None:

@@ -7,6 +7,8 @@ workspace: its reducers have the states.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,9 +17,12 @@ from aiohttp import web
 
 from lo_kernel.app.security import ACCESS
 from lo_kernel.engine.archive import Search, Senders
+from lo_kernel.engine.keys import parse_key
+from lo_kernel.engine.learners import mentions
+from lo_kernel.engine.store import PLAIN
 from lo_kernel.runtime import Runtime
 
-__all__ = ["COMMAND_LINE", "USER", "answer", "asked_by", "held"]
+__all__ = ["COMMAND_LINE", "USER", "answer", "asked_by", "held", "names_inside"]
 
 COMMAND_LINE = "command line"
 USER = "X-LO-User"
@@ -41,24 +46,74 @@ async def answer(runtime: Runtime, request: web.Request) -> web.Response:
 
 async def held(runtime: Runtime, student: str, **asked: Any) -> dict[str, Any]:
     """Profile, events and states of a learner, as JSON data; it goes on record."""
+    learner = runtime.learners[student]
     profile = [row for row in await runtime.rosters.roster(names=True) if row["user_id"] == student]
+    named = mentions([], [student, learner.user_id])
 
     def events() -> list[Any]:
         found = runtime.archive.search(Search(learner=student), Senders())
         return [{"n": each.n, "t": each.t, "by": each.by, "body": each.body} for each, _ in found]
 
-    keys = [key for key in await runtime.registry.keys("") if f"STUDENT:{student}" in key.split(",")]
-    values = zip(keys, await runtime.registry.read(keys), strict=True)
-    states = {key: value for key, value in values if value is not None}
+    await runtime.pipeline.commit()  # what came a moment ago is in the store, too
+    keys = await runtime.registry.keys("")
+    theirs = [key for key in keys if (parsed := parse_key(key)) is not None and parsed.student == student]
+    values = zip(theirs, await runtime.registry.read(theirs), strict=True)
+    own, told = {}, []
+    plain = await runtime.store.keys(PLAIN)
+    for key, text in zip(plain, await runtime.store.get_many(PLAIN, plain), strict=True):
+        if text is not None and named(key):
+            own[key] = msgspec.json.decode(text)
+        elif text is not None and names_inside(text, named):
+            told.append(key)
     runtime.reads.act("export student", learners=[student], **asked)
     return {
-        "learner": runtime.learners[student],
+        "learner": learner,
         "made_up_name": runtime.made_up.find(student),
         "profile": profile[0]["profile"] if profile else {},
         "events": await asyncio.to_thread(events),
-        "states": states,
-        "not_here": "states that belong to several learners, such as those of a class",
+        "rejected": await asyncio.to_thread(_rejected, runtime, [student, learner.user_id]),
+        "states": {key: value for key, value in values if value is not None},
+        "values": own,
+        "named_in_values": told,
+        "not_here": [
+            "states that belong to several learners, such as those of a class",
+            "events that others have sent, and values of one's own (named_in_values), that name them",
+            "what was set aside as damaged, logs, exports, saved notebooks, histories of what was typed",
+        ],
     }
+
+
+def names_inside(text: bytes, named: Callable[[str], bool]) -> bool:
+    """Whether a JSON value names somebody in one of its texts, or in a key of an object."""
+    return any(named(f'"{each}"') for each in _strings(msgspec.json.decode(text)))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+        if value[:1] in ("{", "["):  # JSON in a text
+            with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+                yield from _strings(msgspec.json.decode(value))
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield str(name)
+            yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+
+
+def _rejected(runtime: Runtime, names: list[str]) -> list[Any]:
+    """Frames that were no events, and that name them: those that an erasure takes."""
+    from lo_kernel.engine.archive.erasing import lines_naming
+
+    found: list[Any] = []
+    for line in lines_naming(runtime.archive.rejected_path, names):
+        try:
+            found.append(msgspec.json.decode(line))
+        except (msgspec.MsgspecError, UnicodeDecodeError):  # half written
+            found.append(line.decode("utf-8", "replace"))
+    return found
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -12,14 +12,16 @@ from urllib.parse import quote
 
 from lo_kernel.app import erasing
 from lo_kernel.app.asking import ask_owner
+from lo_kernel.app.unfinished import known
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
+from lo_kernel.commands.places import existing_workspace
 from lo_kernel.errors import LOError
 from lo_kernel.kernel.audit.reading import AuditReader
 from lo_kernel.kernel.audit.requests import KernelRecord, user_of
 from lo_kernel.notebook import persons
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
-from lo_kernel.workspace import Workspace
+from lo_kernel.workspace import Workspace, check_out
 
 __all__ = ["erase", "export_student"]
 
@@ -32,6 +34,7 @@ def erase(arguments: Sequence[str]) -> int:
     add_settings(parser, only=["workspace", "store"])
     options = parser.parse(arguments)
     settings, _ = settings_from(parser, options)
+    existing_workspace(parser, settings)
     if not options.yes:
         if not sys.stdin.isatty():
             parser.error("erase: expected --yes, as nobody can be asked")
@@ -60,7 +63,8 @@ def export_student(arguments: Sequence[str]) -> int:
     add_settings(parser, only=["workspace", "store"])
     options = parser.parse(arguments)
     settings, _ = settings_from(parser, options)
-    target = options.output or Path(f"{options.student}.json")
+    existing_workspace(parser, settings)
+    target = check_out(options.output or Path(f"{options.student}.json"))
 
     async def work(runtime: Runtime, record: KernelRecord) -> Any:
         def of(student: str) -> Any:
@@ -75,7 +79,7 @@ def export_student(arguments: Sequence[str]) -> int:
         persons.write_held(target, data)
         print(target)
     else:
-        print(asyncio.run(_with_runtime(settings, options.student, work)))
+        print(asyncio.run(_with_runtime(settings, options.student, work, seen=True)))
     return 0
 
 
@@ -88,14 +92,18 @@ def _user() -> str:
 
 
 async def _with_runtime(
-    settings: Settings, student: str, work: Callable[[Runtime, KernelRecord], Awaitable[Any]]
+    settings: Settings,
+    student: str,
+    work: Callable[[Runtime, KernelRecord], Awaitable[Any]],
+    *,
+    seen: bool = False,
 ) -> Any:
     record = KernelRecord(settings)
     record.open(os.environ, role="command")
     runtime = Runtime(settings, reads=record.recorder)
     try:
         await runtime.start()
-        if student not in runtime.learners:
+        if student not in runtime.learners and (seen or not known(runtime, student)):
             raise LOError(f"{student!r} is not the safe id of a learner who was seen in this workspace")
         return await work(runtime, record)
     finally:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
 from lo_kernel.errors import LOError, NotOwnerError
 from lo_kernel.notebook.verbs import Verbs
+from lo_kernel.workspace import check_out, write_out
 
 if TYPE_CHECKING:
     from lo_kernel.app.erasing import Erased
@@ -50,12 +52,13 @@ class PersonVerbs(Verbs):
     def export_student(self, student: str, path: str | PathLike[str] | None = None) -> Job[Path]:
         """All that is held of one learner (a safe id), in one JSON file, which its user alone can read.
 
-        Profile, events, states, and what the record says of them. ``path`` is by default the id and
-        ``.json``, beside the notebook. States that belong to several learners are not in it.
+        Profile, events, rejected frames, states, blobs, values of your own that name them, and what the
+        record says of them. ``path`` is by default the id and ``.json``, beside the notebook. What is not
+        in it is named there: states that belong to several learners, for one.
         """
         _check(self._runtime, student)
         record = getattr(getattr(self, "audit", None), "of", None)
-        target = Path(path) if path is not None else Path(f"{student}.json")
+        target = check_out(Path(path) if path is not None else Path(f"{student}.json"))
         return self._job(f"export of {student}", export_student(self._runtime, student, target, record))
 
     def erase(self, student: str) -> Job[Erased]:
@@ -87,9 +90,15 @@ def _check(runtime: Runtime, student: str) -> None:
 
 async def export_student(runtime: Runtime, student: str, path: Path, record: Any = None) -> Path:
     """Write what is held of a learner to ``path``; on the app's loop."""
-    from lo_kernel.app.holding import held
+    owner = None if runtime.takes_events else runtime.workspace.find_owner()
+    if owner is None:
+        from lo_kernel.app.holding import held
 
-    data = await held(runtime, student)
+        data = await held(runtime, student)
+    else:  # it has the store
+        from lo_kernel.app.asking import ask_owner
+
+        data = await ask_owner(owner, "GET", f"webapi/learner/{quote(student, safe='')}/held", user="")
     data["record"] = [] if record is None else await asyncio.to_thread(record, student)
     await asyncio.to_thread(write_held, path, data)
     return path
@@ -97,5 +106,4 @@ async def export_student(runtime: Runtime, student: str, path: Path, record: Any
 
 def write_held(path: Path, data: Mapping[str, Any]) -> None:
     """Write it as JSON that a person can read, and nobody but the user."""
-    path.touch(mode=0o600)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(data), indent=2))
+    write_out(path, msgspec.json.format(msgspec.json.encode(data), indent=2))

@@ -22,7 +22,7 @@ from lo_kernel.engine.archive.sealing import repair_packed
 from lo_kernel.engine.archive.segments import Segment, open_reader, sync_folder, write_whole
 from lo_kernel.errors import ArchiveError
 
-__all__ = ["erase_from_damaged", "erase_from_files"]
+__all__ = ["erase_from_damaged", "erase_from_files", "lines_naming"]
 
 _FRAME = b"\x28\xb5\x2f\xfd"  # what each block of a compressed segment begins with
 _UNREADABLE = b"?\n"  # in the place of a line that can't be read: it counts, as it did
@@ -40,6 +40,15 @@ def erase_from_files(
     names = [name for name in (student, user_id) if name]
     events = sum(_erase_segment(segment, student, names, senders, time) for segment in segments)
     return events, _erase_lines(rejected, lambda line: any(_names(line, name) for name in names))
+
+
+def lines_naming(path: Path, names: list[str]) -> list[bytes]:
+    """The lines of what was rejected that an erasure of ``names`` takes."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [line for line in lines if any(_names(line, name) for name in names if name)]
 
 
 def erase_from_damaged(
