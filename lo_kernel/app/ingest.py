@@ -16,7 +16,18 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from lo_kernel.app.security import offered_protocols, takes
-from lo_kernel.app.source import SOFT_LIMIT, SPECIAL, TURN, Close, Fenced, Send, Source, Terminate
+from lo_kernel.app.source import (
+    SOFT_LIMIT,
+    SPECIAL,
+    TURN,
+    Close,
+    Fenced,
+    Send,
+    Source,
+    Terminate,
+    all_plain,
+    decode_array,
+)
 from lo_kernel.errors import EventError, LOError
 from lo_kernel.runtime import Runtime
 
@@ -76,7 +87,7 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
     turn = 0
     # frames that came together are taken together: when no more are there, or when the turn ends
     bodies: list[dict[str, Any]] = []
-    raws: list[bytes] = []
+    raws: list[bytes | msgspec.Raw] = []
     began = 0.0
     call_soon = asyncio.get_running_loop().call_soon
 
@@ -120,6 +131,20 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
                         raws.append(data)
                         turn += 1
                         if turn >= TURN:  # a source that never pauses leaves room for others
+                            take()
+                            turn = 0
+                            await asyncio.sleep(0)
+                        if pipeline.full:
+                            await pipeline.room()
+                        continue
+                    if type(body) is list and len(body) <= TURN and b"\n" not in data and all_plain(body):
+                        if not bodies:
+                            began = clock()
+                            call_soon(take)
+                        bodies += body
+                        raws += decode_array(data)
+                        turn += len(body)
+                        if turn >= TURN:
                             take()
                             turn = 0
                             await asyncio.sleep(0)

@@ -20,7 +20,18 @@ from lo_kernel.engine.streams import Stream
 from lo_kernel.errors import EventError, LOError
 from lo_kernel.runtime import Runtime
 
-__all__ = ["SOFT_LIMIT", "SPECIAL", "TURN", "Close", "Fenced", "Send", "Source", "Terminate"]
+__all__ = [
+    "SOFT_LIMIT",
+    "SPECIAL",
+    "TURN",
+    "Close",
+    "Fenced",
+    "Send",
+    "Source",
+    "Terminate",
+    "all_plain",
+    "decode_array",
+]
 
 SOFT_LIMIT = 1 << 20  # bytes of one frame; a larger one is refused and kept
 TURN = 64  # events of one source between two turns of the loop
@@ -36,7 +47,7 @@ Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 Close = Callable[[], Coroutine[Any, Any, None]]
 
 _decode = msgspec.json.Decoder().decode
-_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -119,7 +130,7 @@ class Source:
 
         ``bodies`` are what ``data`` says, and are taken over.
         """
-        raws = _decode_array(data)
+        raws = decode_array(data)
         breaks = b"\n" in data
         if len(raws) <= TURN:
             await self._receive_some(bodies, raws, breaks)
@@ -131,7 +142,7 @@ class Source:
                 raise Fenced
 
     async def _receive_some(self, bodies: list[Any], raws: list[msgspec.Raw], breaks: bool) -> None:
-        if self.sender is not None and not breaks and not self.runtime.adapters and _all_plain(bodies):
+        if self.sender is not None and not breaks and not self.runtime.adapters and all_plain(bodies):
             self._take_array(self.sender, bodies, raws)
         else:
             for raw in raws:
@@ -485,10 +496,10 @@ def _parse_frame(data: bytes) -> Any:
     except EventError:
         if data.lstrip()[:1] != b"[":
             raise
-    return [None] * len(_parse(data, _decode_array))
+    return [None] * len(_parse(data, decode_array))
 
 
-def _all_plain(bodies: list[Any]) -> bool:
+def all_plain(bodies: list[Any]) -> bool:
     """Whether all of an array are events, and none has a meaning of its own."""
     try:
         names = [body["event"] for body in bodies]
