@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from lo_kernel.query.builtins import BUILTINS
 from lo_kernel.query.naming import Naming
 from lo_kernel.query.ports import JSON, Unsubscribe
 
-__all__ = ["Function", "FunctionContext", "Functions"]
+__all__ = ["Function", "FunctionContext", "Functions", "gave_up", "invoke"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -169,14 +170,35 @@ class Functions:
 async def invoke(
     function: Function, args: Sequence[JSON], kwargs: dict[str, JSON], context: FunctionContext
 ) -> JSON:
-    """Call a published function and await what it gives, where that is to be awaited."""
+    """Call a published function and await what it gives, where that is to be awaited.
+
+    It raises an ``Exception`` at most: a ``sys.exit()`` in a function is an error of its call.
+    """
     if function.wants_runtime and not isinstance(kwargs.get("runtime"), FunctionContext):
         kwargs = {**kwargs, "runtime": context}
-    result = function.function(*args, **kwargs)
-    if isinstance(result, Awaitable):
-        result = await result
-    if hasattr(result, "__aiter__"):
-        return [item async for item in result]
-    if isinstance(result, tuple | Iterator):
-        return list(result)
+    try:
+        result = function.function(*args, **kwargs)
+        if isinstance(result, Awaitable):
+            result = await result
+        if hasattr(result, "__aiter__"):
+            return [item async for item in result]
+        if isinstance(result, tuple | Iterator):
+            return list(result)
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # whoever asked wants no answer any more
+        raise gave_up(function.name, error) from error
     return result
+
+
+def gave_up(name: str, error: BaseException) -> QueryError:
+    """What stands in the place of a ``sys.exit()`` in a published function: it ends the call alone.
+
+    >>> print(gave_up("grade", SystemExit("no model")))
+    grade: SystemExit: no model
+    """
+    text = str(error)
+    return QueryError(f"{name}: {type(error).__name__}" + (f": {text}" if text else ""))

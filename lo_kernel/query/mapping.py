@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from lo_kernel.query.dag import Ref
-from lo_kernel.query.functions import Function, invoke
+from lo_kernel.query.functions import Function, gave_up, invoke
 from lo_kernel.query.paths import MISSING, describe, follow
 from lo_kernel.query.ports import JSON
 from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Step, call_error
@@ -132,4 +132,9 @@ def _plain(function: Function, value: JSON, kwargs: dict[str, JSON], context: JS
     """Call a plain function on a thread."""
     if function.wants_runtime:
         kwargs = {**kwargs, "runtime": context}
-    return function.function(value, **kwargs)
+    try:
+        return function.function(value, **kwargs)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise gave_up(function.name, error) from error

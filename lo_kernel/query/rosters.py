@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import inspect
 import io
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from urllib.parse import quote_plus
 import msgspec
 
 from lo_kernel.errors import QueryError, SettingsError
-from lo_kernel.query.functions import FunctionContext, Functions
+from lo_kernel.query.functions import Function, FunctionContext, Functions, invoke
 from lo_kernel.query.language import COURSE_ROSTER
 from lo_kernel.query.naming import NOTEBOOK, Naming, NotebookNames, name_of
 from lo_kernel.query.ports import JSON, Learners, MadeUpNames
@@ -124,9 +123,8 @@ class Rosters:
         in the roster. Raises :class:`QueryError` for a course that isn't there.
         """
         if self._function is not None:
-            given: Any = self._function(course_id)
-            if inspect.isawaitable(given):
-                given = await given
+            asked = Function(COURSE_ROSTER, self._function)
+            given = await invoke(asked, [course_id], {}, FunctionContext(names))
             members = [_member(row, f"roster row {place}") for place, row in enumerate(given, 1)]
             for member in members:
                 self.notebook_names.note(member.user_id, member.profile)
