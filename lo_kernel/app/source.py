@@ -324,13 +324,14 @@ class Source:
 
     async def _open_stream(self, stream_id: str) -> Stream:
         """The stream, as soon as its count can be known."""
-        pipeline = self.runtime.pipeline
+        pipeline, delay = self.runtime.pipeline, 0.1
         while True:
             try:
                 return await pipeline.streams.open(stream_id, pipeline.store)
             except LOError as error:
                 pipeline.errors.add("store", error)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(delay)
+                delay = min(1.0, delay * 2)
 
     def _leave_stream(self) -> None:
         stream, self.stream = self.stream, None

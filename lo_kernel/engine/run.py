@@ -106,6 +106,7 @@ class Run:
         self._getters = [getter(field) for field in sorted(scope, key=lambda field: field.key_name)]
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading: list[LiveState] = []
+        self._fetching = False
         self._not_loaded: set[LiveState] = set()
         self._room: asyncio.Event | None = None
         self._stopping = False
@@ -692,27 +693,39 @@ class Run:
         entry.waiting = deque()
         self._not_loaded.add(entry)
         self._loading.append(entry)
-        if len(self._loading) == 1:
+        if not self._fetching:
+            self._fetching = True
             self._spawn(self._load())
         return None
 
     async def _load(self) -> None:
-        """Fetch what was asked for in this step of the loop, in one call, until the store answers."""
-        await asyncio.sleep(0)
-        entries, self._loading = self._loading, []
+        """Fetch what was asked for by now, in one call, again and again until the store answers.
+
+        What is asked for meanwhile comes with the next call, so a store that is gone is asked by one alone.
+        """
         delay = 0.05
-        while True:
-            try:
-                texts = await self.store.get_many(self.generation, [entry.key for entry in entries])
-                break
-            except LOError as error:
-                self._errors.add("store", error)
-            await asyncio.sleep(delay)
-            delay = min(1.0, delay * 2)
-        for entry, text in zip(entries, texts, strict=True):
-            entry.base = text
-            entry.state = self._decode(text)
-            self._not_loaded.discard(entry)
+        try:
+            await asyncio.sleep(0)
+            while self._loading:
+                entries, self._loading = self._loading, []
+                try:
+                    texts = await self.store.get_many(self.generation, [entry.key for entry in entries])
+                except LOError as error:
+                    self._errors.add("store", error)
+                    self._loading = entries + self._loading
+                    await asyncio.sleep(delay)
+                    delay = min(1.0, delay * 2)
+                    continue
+                delay = 0.05
+                for entry, text in zip(entries, texts, strict=True):
+                    entry.base = text
+                    entry.state = self._decode(text)
+                    self._not_loaded.discard(entry)
+                self._spawn(self._drain_many(entries))
+        finally:
+            self._fetching = False
+
+    async def _drain_many(self, entries: list[LiveState]) -> None:
         for count, entry in enumerate(entries):
             await self._drain_loaded(entry)
             if count % 100 == 99:
