@@ -14,7 +14,10 @@ from lo_kernel.errors import LOError
 from lo_kernel.kernel.audit.log import AuditLog
 from lo_kernel.kernel.audit.reading import AuditReader, when
 from lo_kernel.kernel.audit.recorder import Recorder
+from lo_kernel.kernel.audit.requests import KernelRecord
+from lo_kernel.kernel.monitor import Outcome
 from lo_kernel.notebook.audit_view import AuditView
+from lo_kernel.settings import Settings
 
 
 @pytest.fixture
@@ -118,3 +121,22 @@ def test_times_that_are_none(folder: Path) -> None:
     assert audit(folder, "show", "--since=soon") == 2
     with pytest.raises(LOError, match="how many"):
         AuditView(AuditReader(folder)).tail("x")  # type: ignore[arg-type]
+
+
+def test_a_debuggers_polls_are_not_on_record(settings: Settings) -> None:
+    """JupyterLab asks some eight times with each connection how the debugger is doing: that is no deed."""
+    record = KernelRecord(settings, state=settings.workspace_path / "state")
+    record.open({}, role="command")
+    for number, command in enumerate(
+        ("debugInfo", "initialize", "evaluate", "debugInfo", "inspectVariables")
+    ):
+        token = record.debug({"msg_id": f"d{number}"}, {"command": command, "arguments": {"expression": "x"}})
+        record.recorder.end(token)
+        record.outcome(Outcome(f"d{number}", "debug_request"))
+    record.close()
+    records = list(AuditReader(settings.workspace_path).records())
+    assert [each["command"] for each in records if each["kind"] == "intent"] == [
+        "evaluate",
+        "inspectVariables",
+    ]
+    assert len([each for each in records if each["kind"] == "outcome"]) == 2

@@ -11,7 +11,7 @@ from contextvars import Token
 from typing import TYPE_CHECKING, Any, Final
 
 import lo_kernel
-from lo_kernel.kernel.audit.attribution import Asking, inherit_in_threads
+from lo_kernel.kernel.audit.attribution import ASKING, Asking, inherit_in_threads
 from lo_kernel.kernel.audit.chain import text_of
 from lo_kernel.kernel.audit.files import DELETING, list_logs
 from lo_kernel.kernel.audit.log import AuditLog
@@ -28,6 +28,7 @@ __all__ = ["KernelRecord", "user_of"]
 
 _LONGEST: Final = 65_536  # characters of a comm's or a debugger's data that are kept
 _GONE: Final = "(it named a learner who was erased meanwhile)"
+_POLLS: Final = frozenset({"debugInfo", "initialize", "modules", "threads"})
 _COMMS: Final = ("comm_open", "comm_msg", "comm_close")
 
 
@@ -166,8 +167,13 @@ class KernelRecord:
         return self.recorder.begin(kind, header, fields, {"data": _json(content.get("data"))})
 
     def debug(self, header: Mapping[str, Any], content: Mapping[str, Any]) -> Token[Asking | None]:
-        """A debugger's request: it may hold an expression or a cell, and then runs code."""
+        """A debugger's request: it may hold an expression or a cell, and then runs code.
+
+        How the debugger is doing, which front ends ask all the time, is not on record.
+        """
         fields = {"command": str(content.get("command", ""))}
+        if fields["command"] in _POLLS:
+            return ASKING.set(ASKING.get())
         return self.recorder.begin("debug", header, fields, {"arguments": _json(content.get("arguments"))})
 
     def shell_line(self, command: str) -> None:
