@@ -232,3 +232,20 @@ async def test_a_bad_wish_for_acknowledgements_is_told(settings: Settings, ack: 
         error = await hear(ws, "error")
         assert error["reason"] == "bad_ack"
         assert "'stream'" in error["error"]
+
+
+async def test_streams_that_nobody_uses_take_no_memory(settings: Settings) -> None:
+    """Whether a stream brought events or none, and each time it is asked for; its count stays."""
+    async with running(settings) as runtime:
+        for round_ in range(2):
+            for name in ("empty", "full"):
+                async with connect(runtime.ingest_url) as ws:
+                    await say(ws, lock(name))
+                    await hear_count(ws, 2 if round_ and name == "full" else 0, name)
+                    if not round_ and name == "full":
+                        await say(ws, who(), typed())
+                        await hear_count(ws, 2, name)
+            await auntil(lambda: not runtime.sources)
+            await runtime.pipeline.commit()
+            assert not runtime.pipeline.streams._streams
+            assert not runtime.pipeline.streams._stored

@@ -94,6 +94,12 @@ class Streams:
     def close(self, stream: Stream) -> None:
         """A connection is done with a stream."""
         stream.users -= 1
+        if stream.users:
+            return
+        if stream.count:
+            self._changed.add(stream)  # the next commit lets go of it
+        elif self._streams.get(stream.id) is stream:  # it never brought anything
+            del self._streams[stream.id]
 
     def put(self, stream: Stream, number: int) -> None:
         """An event of a stream was given to the archive."""
