@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # a checkout needs no 
 
 from lo_kernel.errors import LOError
 from lo_kernel.kernel import kernelspec
+from lo_kernel.settings import unknown_variables
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write or remove the kernelspec; 0, or 1 with a line on stderr that says what is wrong."""
+    """Write or remove the kernelspec; 0, or with a line on stderr 1: it went wrong, 2: the options are."""
     parser = argparse.ArgumentParser(
         prog="install_kernelspec.py", description="Write the Learning Observer kernelspec for this Python."
     )
@@ -28,10 +29,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--uninstall", action="store_true", help="remove it instead")
     options = parser.parse_args(argv)
     try:
+        chosen = kernelspec.options_of(options)
+        variables = kernelspec.variables_of(**chosen)
+    except LOError as error:
+        print(f"install_kernelspec.py: {error}", file=sys.stderr)
+        return 2
+    for line in unknown_variables(variables):
+        print(f"install_kernelspec.py: {line}", file=sys.stderr)
+    try:
         if options.uninstall:
             print(f"removed {kernelspec.uninstall(**kernelspec.place_of(options))}")
         else:
-            print(f"wrote {kernelspec.install(**kernelspec.options_of(options)).path}")
+            print(f"wrote {kernelspec.install(**chosen).path}")
     except LOError as error:
         print(f"install_kernelspec.py: {error}", file=sys.stderr)
         return 1

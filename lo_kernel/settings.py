@@ -7,14 +7,14 @@ from the same list, and nothing else in the package reads the environment.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lo_kernel.errors import SettingsError
 
-__all__ = ["ENV_PREFIX", "Settings", "env_name", "http_address"]
+__all__ = ["ENV_PREFIX", "Settings", "env_name", "http_address", "nearest", "unknown_variables"]
 
 ENV_PREFIX = "LO_KERNEL_"
 _FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
@@ -32,6 +32,32 @@ def env_name(name: str) -> str:
     'LO_KERNEL_PORT'
     """
     return ENV_PREFIX + name.upper()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What somebody may have meant by ``name``, as the end of a sentence.
+
+    >>> nearest("prot", ["host", "port"])
+    'did you mean port?'
+    >>> nearest("xyz", ["host", "port"])
+    'there are host, port'
+    """
+    from difflib import get_close_matches
+
+    names = list(known)
+    close = get_close_matches(name, names, 1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable that looks like a setting and is none.
+
+    >>> unknown_variables({"LO_KERNEL_PROT": "0", "LO_KERNEL_PORT": "0"})
+    ['LO_KERNEL_PROT is no setting: did you mean LO_KERNEL_PORT?']
+    """
+    known = [env_name(spec.name) for spec in fields(Settings)]
+    unknown = [name for name in environ if name.startswith(ENV_PREFIX) and name not in known]
+    return [f"{name} is no setting: {nearest(name, known)}" for name in unknown]
 
 
 def http_address(host: str, port: int) -> str:

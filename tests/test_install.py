@@ -136,9 +136,9 @@ def test_the_script_writes_where_it_is_told(
 
 
 def test_the_script_says_what_is_wrong(new_environment: Callable[[str], Environment]) -> None:
-    """A name that can't be used ends the script with 1 and one line, without a traceback."""
+    """A name that can't be used ends the script with 2 and what is wrong, without a traceback."""
     done = new_environment("env").run(str(ROOT / "install_kernelspec.py"), "--name", "a b", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("install_kernelspec.py: a kernelspec's name has")
     assert done.stderr.count("\n") == 1
 

@@ -14,7 +14,8 @@ from lo_kernel.commands.options import (
     settings_help,
     split_at_dashes,
 )
-from lo_kernel.settings import Settings
+from lo_kernel.errors import SettingsError
+from lo_kernel.settings import Settings, env_name, nearest
 
 __all__ = ["run"]
 
@@ -72,6 +73,7 @@ def _start(parser: OptionParser, options: argparse.Namespace, theirs: list[str] 
     if theirs is not None and not (options.loconsole or wants_kernel):
         parser.error("options after '--' are a kernel's: they need --loconsole or --lokernel")
     settings, asked_for = settings_from(parser, options)
+    _check_traits(parser, theirs or [])
     traits = [
         f"--LOKernel.{spec.name}={value!s}"
         for spec in fields(Settings)
@@ -90,6 +92,28 @@ def _start(parser: OptionParser, options: argparse.Namespace, theirs: list[str] 
     from lo_kernel.commands.serve import serve
 
     return serve(settings, asked_for)
+
+
+def _check_traits(parser: OptionParser, arguments: Sequence[str]) -> None:
+    """End the process where an option for a trait of the kernel names none, or has a value that won't do."""
+    known = [spec.name for spec in fields(Settings)]
+    for argument in arguments:
+        name, _, value = argument.removeprefix("--LOKernel.").partition("=")
+        if not argument.startswith("--LOKernel."):
+            continue
+        if name in known:
+            try:
+                Settings.from_env({env_name(name): value})
+            except SettingsError as error:
+                parser.error(f"{argument}: {error}")
+        elif not _is_trait(name):
+            parser.error(f"{argument}: LOKernel.{name} is no setting: {nearest(name, known)}")
+
+
+def _is_trait(name: str) -> bool:
+    from lo_kernel.kernel.kernel import LOKernel
+
+    return name in LOKernel.class_trait_names(config=True)
 
 
 def _help_all() -> int:

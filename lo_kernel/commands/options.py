@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from lo_kernel.errors import SettingsError
-from lo_kernel.settings import Settings, env_name
+from lo_kernel.settings import Settings, env_name, unknown_variables
 
 __all__ = ["OptionParser", "add_settings", "settings_from", "settings_help", "split_at_dashes"]
 
@@ -78,8 +78,10 @@ def settings_from(
 ) -> tuple[Settings, frozenset[str]]:
     """The settings that hold, from options and environment, and the names of those that were asked for.
 
-    A value that can't be used ends the process with exit code 2.
+    A value that can't be used ends the process with exit code 2; a variable that is no setting is named.
     """
+    for line in unknown_variables(os.environ):
+        print(f"{parser.prog}: {line}", file=sys.stderr)
     names = {spec.name for spec in fields(Settings)}
     given = {name: value for name, value in vars(options).items() if name in names} | overrides
     try:

@@ -16,10 +16,10 @@ from typing import Any
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.commands.production import add_production, check_modules, log_lines, token_path, use_file
 from lo_kernel.kernel import kernelspec
-from lo_kernel.kernel.apps import app_factory
+from lo_kernel.kernel.apps import app_factory, check_app
 from lo_kernel.kernel.audit.requests import KernelRecord
 from lo_kernel.kernel.ending import Ending, end_signals
-from lo_kernel.kernel.host import AppHost, port_candidates
+from lo_kernel.kernel.host import AppHost, bind_first, port_candidates
 from lo_kernel.kernel.logs import log_to
 from lo_kernel.kernel.running import Running, announce
 from lo_kernel.runtime import Runtime
@@ -46,11 +46,22 @@ def serve(settings: Settings, asked_for: frozenset[str] = frozenset()) -> int:
 
     The kernel file is written if it is missing or stale; where that isn't possible it says so and goes on.
     """
+    _check(settings)
     if message := kernelspec.ensure().message:
         print(message, file=sys.stderr)
     # there is no cell here that could block the loop: a thread beside it would only cost
     asyncio.run(_serve(replace(settings, loop="kernel"), "port" in asked_for))
     return 0
+
+
+def _check(settings: Settings) -> None:
+    """Raise `SettingsError` for what no server can start with, before anything is made."""
+    check_app(settings)
+    bind_first(settings.host, ()).close()
+    if settings.roster:
+        from lo_kernel.query.rosters import read_roster
+
+        read_roster(Path(settings.roster))
 
 
 async def _serve(settings: Settings, port_asked_for: bool) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from lo_kernel.commands.options import OptionParser
+from lo_kernel.errors import LOError
 from lo_kernel.kernel import kernelspec
+from lo_kernel.settings import unknown_variables
 
 __all__ = ["install", "uninstall"]
 
@@ -14,8 +17,15 @@ def install(arguments: Sequence[str]) -> int:
     """``lo-kernel install``."""
     parser = OptionParser("install", "Write a kernel file that starts this Python, for Jupyter to find.")
     kernelspec.add_install_arguments(parser)
-    spec = kernelspec.install(**kernelspec.options_of(parser.parse(arguments)))
-    print(f"wrote {spec.path}")
+    parsed = parser.parse(arguments)
+    try:
+        chosen = kernelspec.options_of(parsed)
+        variables = kernelspec.variables_of(**chosen)
+    except LOError as error:
+        parser.error(str(error))
+    for line in unknown_variables(variables):
+        print(f"{parser.prog}: {line}", file=sys.stderr)
+    print(f"wrote {kernelspec.install(**chosen).path}")
     return 0
 
 
@@ -27,5 +37,10 @@ def uninstall(arguments: Sequence[str]) -> int:
     place.add_argument("--user", action="store_true", help="from this user's folder")
     place.add_argument("--prefix", metavar="DIR", help="below DIR, in share/jupyter/kernels")
     parser.add_argument("--name", default=kernelspec.KERNEL_NAME, help="its name (default: %(default)s)")
-    print(f"removed {kernelspec.uninstall(**kernelspec.place_of(parser.parse(arguments)))}")
+    place_of = kernelspec.place_of(parser.parse(arguments))
+    try:
+        kernelspec.check_name(place_of["name"])
+    except LOError as error:
+        parser.error(str(error))
+    print(f"removed {kernelspec.uninstall(**place_of)}")
     return 0

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lo_kernel.runtime import Runtime
     from lo_kernel.settings import Settings
 
-__all__ = ["app_factory"]
+__all__ = ["app_factory", "check_app"]
 
 _DEPLOYED = "lo_kernel.upstream.boot"  # right of this room, and imported only where it was asked for
 
@@ -41,6 +41,12 @@ def app_factory(settings: Settings, runtime: Runtime) -> AppFactory:
     return _imported(settings.app)
 
 
+def check_app(settings: Settings) -> None:
+    """Raise `SettingsError` where ``settings.app`` names what isn't there; its module is imported."""
+    if ":" in settings.app:
+        _imported(settings.app)
+
+
 def _imported(where: str) -> AppFactory:
     module_name, _, path = where.partition(":")
     expected = "expected package.module:factory"
@@ -48,6 +54,8 @@ def _imported(where: str) -> AppFactory:
         found: object = import_module(module_name)
     except ModuleNotFoundError as error:
         raise SettingsError(f"app={where!r}: {expected}, and there is no module {error.name!r}") from error
+    except SystemExit as error:
+        raise SettingsError(f"app={where!r}: {expected}, and {module_name} raised {error!r}") from error
     for name in path.split("."):
         if not hasattr(found, name):
             raise SettingsError(f"app={where!r}: {expected}, and {module_name} has no {path!r}")

@@ -28,7 +28,7 @@ from lo_kernel.kernel.debugging import can_debug, load_debugger
 from lo_kernel.kernel.magics import lo_magic, remembered_loop
 from lo_kernel.kernel.recording import begin_record, header_of
 from lo_kernel.kernel.starting import GivenUp, Starting
-from lo_kernel.kernel.traits import SettingsTraits, settings_of
+from lo_kernel.kernel.traits import SettingsTraits, settings_of, unknown_settings
 from lo_kernel.kernel.watch import LoopWatch
 from lo_kernel.settings import Settings
 
@@ -324,6 +324,9 @@ class LOKernel(SettingsTraits, IPythonKernel):
             self.failure = "".join(traceback.format_exception(why))
             self.log.error("The app did not start.", exc_info=why)
             self._without_app(why)
+        errors = self.runtime.errors if self.runtime is not None else self.lo.errors
+        for line in unknown_settings(self):
+            errors.add(f"setting {line.split()[0]}", line, kind="UnknownSetting")
         self._offer_lo()
 
     async def _start_app(self) -> None:

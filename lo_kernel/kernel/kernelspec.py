@@ -40,6 +40,7 @@ __all__ = [
     "SpecInfo",
     "add_install_arguments",
     "add_place_arguments",
+    "check_name",
     "ensure",
     "install",
     "kernels_folder",
@@ -51,6 +52,7 @@ __all__ = [
     "read_spec",
     "refresh",
     "uninstall",
+    "variables_of",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -112,14 +114,31 @@ def install(
     >>> spec.display_name, spec.env
     ('Learning Observer (lo_thread)', {'LO_KERNEL_LOOP': 'thread'})
     """
-    _check_name(name)
+    variables = variables_of(name=name, env=env, loop=loop, app=app, workspace=workspace)
+    title = display_name or (DISPLAY_NAME if name == KERNEL_NAME else f"{DISPLAY_NAME} ({name})")
+    return write_spec(kernels_folder(user=user, prefix=prefix) / name, title, variables)
+
+
+def variables_of(
+    *,
+    name: str,
+    env: Mapping[str, str] | None,
+    loop: str | None,
+    app: str | None,
+    workspace: str | None,
+    **_: object,
+) -> dict[str, str]:
+    """The environment variables of a kernelspec that `install` would write; raises what that would.
+
+    What no kernel could start with is found now, and not at each of its starts.
+    """
+    check_name(name)
     chosen = {"loop": loop, "app": app, "workspace": workspace}
     given = {env_name(key): value for key, value in chosen.items() if value is not None}
     variables = given | dict(env or {})
     _check_env(variables)
-    Settings.from_env(variables)  # what no kernel could start with is found now, not at each of its starts
-    title = display_name or (DISPLAY_NAME if name == KERNEL_NAME else f"{DISPLAY_NAME} ({name})")
-    return write_spec(kernels_folder(user=user, prefix=prefix) / name, title, variables)
+    Settings.from_env(variables)
+    return variables
 
 
 def uninstall(
@@ -129,7 +148,7 @@ def uninstall(
 
     Raises `KernelSpecError` where there is none of ours under that name, and says what is there.
     """
-    _check_name(name)
+    check_name(name)
     path = kernels_folder(user=user, prefix=prefix) / name
     if read_spec(path) is None:
         ours = ", ".join(str(spec.path) for spec in list_specs()) or "none anywhere"
@@ -261,7 +280,8 @@ def options_of(options: argparse.Namespace) -> InstallOptions:
     }
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise `KernelSpecError` where a kernelspec can't be called so."""
     if not _NAME.fullmatch(name) or name in (".", ".."):
         raise KernelSpecError(
             f"a kernelspec's name has letters, digits, '.', '_' and '-' (no spaces, no slashes), got {name!r}"

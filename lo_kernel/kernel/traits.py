@@ -12,11 +12,12 @@ from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, HasTraits, Int, TraitType, Unicode
+from traitlets.config import Config, Configurable
 
 from lo_kernel.errors import LOError
-from lo_kernel.settings import Settings, env_name
+from lo_kernel.settings import Settings, env_name, nearest, unknown_variables
 
-__all__ = ["SettingsTraits", "settings_of"]
+__all__ = ["SettingsTraits", "settings_of", "unknown_settings"]
 
 _KINDS: Mapping[type, Any] = {str: Unicode, int: Int, bool: Bool}
 
@@ -62,3 +63,13 @@ def settings_of(traits: SettingsTraits) -> tuple[Settings, frozenset[str]]:
     configured = {name: getattr(traits, name) for name in names if traits.trait_has_value(name)}
     asked_for = frozenset(configured) | {name for name in names if env_name(name) in os.environ}
     return Settings.from_env(os.environ, **configured), asked_for
+
+
+def unknown_settings(traits: Configurable) -> list[str]:
+    """A line for each setting, in the environment or in configuration, that doesn't exist."""
+    section, known = traits.config.get("LOKernel", {}), traits.trait_names(config=True)
+    unknown = [name for name in section if name not in known and not isinstance(section[name], Config)]
+    settings = [spec.name for spec in fields(Settings)]
+    return unknown_variables(os.environ) + [
+        f"LOKernel.{name} is no setting: {nearest(name, settings)}" for name in unknown
+    ]
