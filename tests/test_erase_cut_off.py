@@ -91,7 +91,7 @@ async def erase_and_die(folder: Path, step: str) -> None:
     async with recorded_app(folder) as runtime:
         await fill(runtime)
         where, name = step.split(".")
-        places = {"erasing": erasing, "aliases": aliases, "audit": audit, "begun": Unfinished}
+        places = {"erasing": erasing, "aliases": aliases, "audit": audit, "begun": Unfinished, "os": os}
         setattr(places.get(where) or getattr(runtime, where), name, die)
         await erase(runtime, ADA)
 
@@ -154,6 +154,22 @@ async def test_the_next_start_finishes_it(workspace: Path, step: str) -> None:
         assert not known(runtime, ADA)
         assert not list(runtime.errors)
     whole_without_ada(workspace)
+
+
+async def test_what_was_not_begun_leaves_nothing(workspace: Path) -> None:
+    """Killed while the file is written that says whose erasure it is: nothing has gone, and no file stays."""
+    await asyncio.to_thread(killed_at, workspace, "os.replace")
+    assert left_behind(workspace)
+    async with recorded_app(workspace) as runtime:
+        await auntil(lambda: not left_behind(workspace), what="the file to be deleted")
+        assert ADA in runtime.learners
+        assert (await erase(runtime, ADA)).events == 2
+    whole_without_ada(workspace)
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Files of an erasure."""
+    return [path.name for path in folder.glob("erasing-*")]
 
 
 async def test_the_next_try_finishes_it(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

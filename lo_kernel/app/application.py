@@ -68,7 +68,7 @@ def create_app(runtime: Runtime) -> web.Application:
 async def _start(app: web.Application) -> None:
     await app[RUNTIME].start()
     app[_ALIASES].append(await start_modules(app[RUNTIME], app[_SERVED]))
-    if any(app[RUNTIME].workspace.path.glob("erasing-*.json")):  # an erasure that was cut off
+    if any(app[RUNTIME].workspace.path.glob("erasing-*")):  # an erasure that was cut off
         from lo_kernel.app.erasing import finish
 
         app[_FINISHING].append(asyncio.create_task(finish(app[RUNTIME])))

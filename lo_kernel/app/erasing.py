@@ -20,7 +20,7 @@ from aiohttp import web
 
 from lo_kernel.app.holding import asked_by, names_inside
 from lo_kernel.app.security import ACCESS
-from lo_kernel.app.unfinished import Unfinished, begin, known, unfinished
+from lo_kernel.app.unfinished import Unfinished, begin, known, tidy, unfinished
 from lo_kernel.engine.learners import mentions
 from lo_kernel.engine.registration import Registration
 from lo_kernel.engine.store import PLAIN
@@ -115,6 +115,7 @@ async def finish(runtime: Runtime) -> None:
                 await _erase(runtime, begun)
             except Exception as error:
                 runtime.errors.add("erasing a learner, which was cut off", error)
+        tidy(runtime.workspace.path)
 
 
 async def _erase(runtime: Runtime, begun: Unfinished) -> Erased:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
@@ -21,9 +22,10 @@ import msgspec
 from lo_kernel.runtime import Runtime
 from lo_kernel.workspace import write_private
 
-__all__ = ["Unfinished", "begin", "known", "unfinished"]
+__all__ = ["Unfinished", "begin", "known", "tidy", "unfinished"]
 
 _FILES = "erasing-*.json"
+_WRITING = 60.0  # s that another process may take to write a small file
 
 
 class Unfinished(msgspec.Struct):
@@ -54,6 +56,14 @@ def unfinished(workspace: Path) -> list[Unfinished]:
             begun.path = str(path)
             found.append(begun)
     return found
+
+
+def tidy(workspace: Path) -> None:
+    """Delete what a process that was killed had half written; only by the owner, between two erasures."""
+    for path in workspace.glob("*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.name.startswith("erasing-") or time.time() - path.stat().st_mtime > _WRITING:
+                path.unlink()
 
 
 def known(runtime: Runtime, student: object) -> bool:
