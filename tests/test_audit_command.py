@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,15 @@ def test_a_workspace_that_is_not_there(
     assert audit(tmp_path / "empty", *arguments) == 1
     assert "no record" in capsys.readouterr().err
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_a_record_that_was_deleted_is_no_new_workspace(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of the record removed: what is kept outside knows that there was one, and says so."""
+    shutil.rmtree(folder / "audit")
+    assert audit(folder, "verify") == 1
+    assert "had another one, of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "html"])

@@ -57,10 +57,11 @@ def main(arguments: Sequence[str]) -> int:
         except LOError as error:
             parser.error(str(error))
     workspace = existing_workspace(parser, settings)
-    if not list_logs(workspace / "audit") and not (workspace / "audit" / "id").exists():
+    recorded = bool(list_logs(workspace / "audit")) or (workspace / "audit" / "id").exists()
+    verdict = verify(workspace) if options.action == "verify" else None
+    if not recorded and (verdict is None or verdict.ok):  # else it is known elsewhere that there was one
         raise LOError(f"the workspace {workspace} has no record")
-    if options.action == "verify":
-        verdict = verify(workspace)
+    if verdict is not None:
         print(verdict)
         if verdict.head is not None and verdict.head.n:
             print(f"its end: record {verdict.head.n}, {verdict.head.hash}")
