@@ -265,7 +265,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
     def address_line(self) -> str:
         """One line: where the app answers, its workspace and who owns that."""
         if self.failure:
-            return "the app did not start; the kernel works without it. What happened:"
+            what = self.failure.strip().rpartition("\n")[2]  # a traceback's last line says it
+            return f"the app did not start, and the kernel works without it: {what}"
         runtime = self.runtime
         if runtime is None or self.app_host is None:
             return "the app is starting"
