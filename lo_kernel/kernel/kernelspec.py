@@ -55,6 +55,7 @@ __all__ = [
     "variables_of",
 ]
 
+NATIVE_KERNEL = "python3"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -103,7 +104,7 @@ def install(
 
     Without ``user`` or ``prefix`` it goes into this environment. ``loop``, ``app`` and ``workspace`` are
     settings that its kernels start with, ``env`` further environment variables. Several specs stand side by
-    side under different names; one that is not ours is never replaced.
+    side under different names; one that is not ours is never replaced, nor hidden by one in another folder.
 
     Raises `KernelSpecError` where the name can't be used or the folder can't be written, `SettingsError`
     where a setting can't be used.
@@ -116,7 +117,9 @@ def install(
     """
     variables = variables_of(name=name, env=env, loop=loop, app=app, workspace=workspace)
     title = display_name or (DISPLAY_NAME if name == KERNEL_NAME else f"{DISPLAY_NAME} ({name})")
-    return write_spec(kernels_folder(user=user, prefix=prefix) / name, title, variables)
+    folder = kernels_folder(user=user, prefix=prefix)
+    _check_hides_nobody(folder, name)
+    return write_spec(folder / name, title, variables)
 
 
 def variables_of(
@@ -169,11 +172,7 @@ def list_specs(*, folders: Sequence[Path] | None = None) -> list[SpecInfo]:
 
     ``folders`` are the ones to look into; by default those of Jupyter, and this environment's.
     """
-    if folders is None:
-        from jupyter_core.paths import jupyter_path
-
-        found = [Path(each) for each in jupyter_path("kernels")]
-        folders = found if kernels_folder() in found else [*found, kernels_folder()]
+    folders = _folders() if folders is None else folders
     specs: list[SpecInfo] = []
     first: dict[str, Path] = {}
     for folder in folders:
@@ -286,6 +285,30 @@ def check_name(name: str) -> None:
         raise KernelSpecError(
             f"a kernelspec's name has letters, digits, '.', '_' and '-' (no spaces, no slashes), got {name!r}"
         )
+
+
+def _folders() -> list[Path]:
+    """Where Jupyter looks, in its order, and this environment's."""
+    from jupyter_core.paths import jupyter_path
+
+    found = [Path(each) for each in jupyter_path("kernels")]
+    return found if kernels_folder() in found else [*found, kernels_folder()]
+
+
+def _check_hides_nobody(folder: Path, name: str) -> None:
+    """Of kernels with one name Jupyter sees the first: another's must not go because ours comes."""
+    if name.lower() == NATIVE_KERNEL:
+        raise KernelSpecError(
+            f"{name!r} is another kernel's, which Jupyter has of itself: choose another name"
+        )
+    folders = _folders()
+    for other in folders if folder in folders else ():
+        for path in other.iterdir() if other.is_dir() and other != folder else ():
+            if path.name.lower() == name.lower() and (path / "kernel.json").is_file() and not read_spec(path):
+                raise KernelSpecError(
+                    f"{path} is another kernel's, and one of ours in {folder} would stand in its place or "
+                    "behind it: choose another name"
+                )
 
 
 def _check_env(variables: Mapping[str, str]) -> None:
