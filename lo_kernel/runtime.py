@@ -27,7 +27,7 @@ from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.registry import Registration, Registry
 from lo_kernel.engine.store import open_store
-from lo_kernel.errors import NotOwnerError
+from lo_kernel.errors import NotOwnerError, SettingsError
 from lo_kernel.modules.listing import Modules
 from lo_kernel.settings import Settings, http_address
 from lo_kernel.workspace import Workspace
@@ -181,7 +181,7 @@ class Runtime:
         from lo_kernel.query.rosters import Rosters
 
         functions = Functions()
-        rosters = Rosters(self.learners, functions, self.made_up)
+        rosters = Rosters(self.learners, functions, self.made_up, self.errors)
         catalog = Catalog()
         for reducer_id in self.registry.paused:  # their states answer, marked as behind
             paused = self.registry.get(reducer_id)
@@ -280,7 +280,11 @@ class Runtime:
         await take_stock(self.pipeline, store)
         await self.registry.load()
         if self.settings.roster:
-            await self.rosters.load(self.settings.roster)
+            try:
+                await self.rosters.load(self.settings.roster)
+            except SettingsError as error:  # a class without its names is better than no class
+                said = str(error).removeprefix("roster: ")
+                self.errors.add("roster", f"{said}. Until then everyone is in one course", kind="NotRead")
         if owner:
             self.workspace.announce(self.url, self.port, self.ingest_url)
         else:

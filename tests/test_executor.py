@@ -301,10 +301,12 @@ async def test_rosters_come_from_files(tmp_path: Path, name: str, text: str) -> 
 @pytest.mark.parametrize(
     ("name", "text", "error"),
     [
-        ("r.csv", "who,name\n1,2\n", "r.csv, line 1: expected a column 'user_id', got who, name"),
+        (
+            "r.csv",
+            "who,name\n1,2\n",
+            "r.csv, line 1: expected a column 'user_id', got 2 that are called otherwise",
+        ),
         ("r.csv", "", "line 1: expected a column 'user_id', got an empty file"),
-        ("r.csv", "user_id,name\ntc-u0,A\n,B\n", "r.csv, line 3: expected a learner's id under 'user_id'"),
-        ("r.json", "[1]", "r.json, row 1: expected an object with 'user_id', got 1"),
         ("r.json", "{", "r.json: expected JSON"),
         ("r.json", "{}", "expected a list of rows or {'courses': [...]}"),
         ("r.xlsx", "", "expected a .csv, .tsv or .json file, got 'r.xlsx'"),

@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote_plus
 
-import msgspec
-
-from lo_kernel.errors import QueryError, SettingsError
+from lo_kernel.engine.errorlog import ErrorLog
+from lo_kernel.errors import QueryError
 from lo_kernel.query.functions import Function, FunctionContext, Functions, invoke
 from lo_kernel.query.language import COURSE_ROSTER
 from lo_kernel.query.naming import NOTEBOOK, Naming, NotebookNames, name_of
-from lo_kernel.query.ports import JSON, Learners, MadeUpNames
+from lo_kernel.query.ports import JSON, Learner, Learners, MadeUpNames
+from lo_kernel.query.roster_file import EVERYONE, Course, Member, member_of, read_roster
 
 __all__ = ["EVERYONE", "Course", "Member", "Rosters", "read_roster"]
 
-EVERYONE: Final = "everyone"
-"""Id of the one course that there is without a roster file."""
+_STRANGERS: Final = 3
+"""How many learners are seen, and none of the roster, before that is said."""
 
-_ID_COLUMNS: Final = ("user_id", "safe_user_id", "student_id", "student", "id")
-_COURSE_COLUMNS: Final = ("course_id", "course", "class")
-_NAME_COLUMNS: Final = ("name", "full_name")
+_NAMED: Final = 5
+"""How many rows that can't be used are named one by one."""
+
+_WHO: Final = "roster: who is in it"
 
 RosterFunction = Callable[
     [str | None], "Iterable[Mapping[str, Any]] | Awaitable[Iterable[Mapping[str, Any]]]"
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A learner in a course. ``user_id`` is the safe id under which states are stored."""
-
-    user_id: str
-    profile: dict[str, JSON] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Course:
-    """A course and its learners, by safe id."""
-
-    id: str
-    name: str
-    members: dict[str, Member] = field(default_factory=dict)
 
 
 class Rosters:
@@ -58,11 +38,19 @@ class Rosters:
     out means all its courses.
 
     ``made_up`` gives the names that notebooks see in place of the roster's, until :meth:`reveal`; without it
-    they see none.
+    they see none. ``errors`` hear which rows can't be used, and of a roster in which nobody is who was seen.
     """
 
-    def __init__(self, learners: Learners, functions: Functions, made_up: MadeUpNames | None = None) -> None:
+    def __init__(
+        self,
+        learners: Learners,
+        functions: Functions,
+        made_up: MadeUpNames | None = None,
+        errors: ErrorLog | None = None,
+    ) -> None:
         self.notebook_names = NotebookNames(made_up)
+        self._errors = errors
+        self._strangers: _Strangers | None = None
         self._learners = learners
         self._functions = functions
         self._courses: dict[str, Course] | None = None
@@ -88,13 +76,27 @@ class Rosters:
         return "everyone" if self._courses is None else "file"
 
     async def load(self, path: str | Path) -> None:
-        """Take courses and learners from a CSV, TSV or JSON file; see :func:`read_roster`."""
-        self._courses = await asyncio.to_thread(read_roster, Path(path))
+        """Take courses and learners from a CSV, TSV or JSON file; see :func:`read_roster`.
+
+        Rows that can't be used are left out, and named in ``errors``. Raises :class:`SettingsError` for a
+        file that can't be used at all; the roster stays what it was.
+        """
+        problems: list[str] = []
+        self._courses = await asyncio.to_thread(read_roster, Path(path), problems)
         self._function = None
         self.notebook_names.start_anew()
+        ids = set()
         for course in self._courses.values():
             for member in course.members.values():
                 self.notebook_names.note(member.user_id, member.profile)
+                ids.add(member.user_id)
+        if self._errors is not None:
+            self._errors.forget("roster")
+            if problems:
+                self._errors.add("roster", _in_short(problems), kind="LeftOut")
+            self._strangers = _Strangers(Path(path).name, ids, self._errors)
+            for safe_id in self._learners:
+                self._strangers.saw(self._learners[safe_id])
         self._changed()
 
     def use(self, function: RosterFunction | None) -> None:
@@ -107,6 +109,10 @@ class Rosters:
             raise QueryError(f"roster: expected a function of course_id, got {function!r}")
         self._function = function
         self._courses = None
+        self._strangers = None
+        if self._errors is not None:
+            self._errors.forget("roster")
+            self._errors.forget(_WHO)
         self.notebook_names.start_anew()
         self._changed()
 
@@ -125,7 +131,7 @@ class Rosters:
         if self._function is not None:
             asked = Function(COURSE_ROSTER, self._function)
             given = await invoke(asked, [course_id], {}, FunctionContext(names))
-            members = [_member(row, f"roster row {place}") for place, row in enumerate(given, 1)]
+            members = [member_of(row, f"roster row {place}") for place, row in enumerate(given, 1)]
             for member in members:
                 self.notebook_names.note(member.user_id, member.profile)
             return [self._row(member, names) for member in members]
@@ -178,99 +184,52 @@ class Rosters:
         names = runtime.naming if isinstance(runtime, FunctionContext) else False
         return await self.roster(None if course_id is None else str(course_id), names=names)
 
-    def _changed(self, *_: object) -> None:
+    def _changed(self, *changed: Any) -> None:
+        if changed and self._strangers is not None and changed[0].safe_user_id in self._learners:
+            self._strangers.saw(changed[0])
         if len(self._everyone) > len(self._learners):  # someone was erased
             self._everyone.clear()
         self._functions.touch(COURSE_ROSTER)
 
 
-def read_roster(path: Path) -> dict[str, Course]:
-    """Read courses and learners from a file, by its ending.
+class _Strangers:
+    """Counts who is seen and isn't in the roster, until somebody who is: the ids may be of another kind."""
 
-    ``.csv``, ``.tsv``: a header line; a column ``user_id`` (or ``student``), and, where there are several
-    courses, ``course_id``; ``course_name``, ``name`` and any others are optional and go into the profile.
-    ``.json``: a list of such rows, or ``{"courses": [{"id", "name", "students": [row, ...]}]}``.
+    def __init__(self, name: str, ids: set[str], errors: ErrorLog) -> None:
+        self._name = name
+        self._ids = ids
+        self._errors = errors
+        self._met = not ids
+        self._seen = 0
+        errors.forget(_WHO)
 
-    An id without a provenance (``u0`` instead of ``tc-testcase-u0``) is taken as it is, quoted as keys
-    quote it. Raises :class:`SettingsError`, which names line and column.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"roster: expected a readable UTF-8 file, got {path.name}: {error}") from None
-    kind = path.suffix.lower()
-    if kind == ".json":
-        return _from_json(text, path.name)
-    if kind not in (".csv", ".tsv"):
-        raise SettingsError(f"roster: expected a .csv, .tsv or .json file, got {path.name!r}")
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t" if kind == ".tsv" else ",")
-    header = rows.fieldnames or []
-    if not any(column in header for column in _ID_COLUMNS):
-        raise SettingsError(
-            f"roster: {path.name}, line 1: expected a column 'user_id', "
-            f"got {', '.join(header) or 'an empty file'}"
+    def saw(self, learner: Learner) -> None:
+        """Take note of somebody; once it is clear that none of the roster is seen, say so."""
+        here = learner.safe_user_id
+        if self._met:
+            return
+        if here in self._ids:
+            self._met = True
+            self._errors.forget(_WHO)
+        elif self._seen < _STRANGERS:
+            meant = next((each for each in self._ids if here.endswith(f"-{each}")), None)
+            self._seen = _STRANGERS if meant is not None else self._seen + 1
+            if self._seen == _STRANGERS:
+                self._errors.add(_WHO, self._said(meant or min(self._ids), here), kind="NobodySeen")
+
+    def _said(self, there: str, here: str) -> str:
+        return (
+            f"nobody in {self._name} has been seen, though others have, so all rows are empty: {there!r} "
+            f"stands there, and ids here are as {here!r}. 'user_id' is the safe id, as lo.query shows it"
         )
-    courses: dict[str, Course] = {}
-    for row in rows:
-        if any(row.values()):
-            _add(courses, row, f"roster: {path.name}, line {rows.line_num}")
-    return courses
 
 
-def _from_json(text: str, name: str) -> dict[str, Course]:
-    try:
-        data = msgspec.json.decode(text.encode())
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise SettingsError(f"roster: {name}: expected JSON: {error}") from None
-    courses: dict[str, Course] = {}
-    if isinstance(data, Mapping) and isinstance(data.get("courses"), list):
-        for place, course in enumerate(data["courses"], 1):
-            where = f"roster: {name}, course {place}"
-            if not isinstance(course, Mapping) or "id" not in course:
-                raise SettingsError(f"{where}: expected an object with 'id', got {course!r:.80}")
-            key = str(course["id"])
-            made = courses.setdefault(key, Course(key, str(course.get("name", key))))
-            for number, row in enumerate(course.get("students", []), 1):
-                member = _member(row, f"{where}, student {number}")
-                made.members[member.user_id] = member
-        return courses
-    if not isinstance(data, list):
-        raise SettingsError(
-            f"roster: {name}: expected a list of rows or {{'courses': [...]}}, got {data!r:.80}"
-        )
-    for number, row in enumerate(data, 1):
-        _add(courses, row, f"roster: {name}, row {number}")
-    return courses
-
-
-def _add(courses: dict[str, Course], row: Any, where: str) -> None:
-    member = _member(row, where)
-    key = str(_first(row, _COURSE_COLUMNS) or EVERYONE)
-    course = courses.setdefault(key, Course(key, str(row.get("course_name") or key)))
-    course.members[member.user_id] = member
-
-
-def _member(row: Any, where: str) -> Member:
-    if not isinstance(row, Mapping):
-        raise SettingsError(f"{where}: expected an object with 'user_id', got {row!r:.80}")
-    user_id = _first(row, _ID_COLUMNS)
-    if not user_id:
-        raise SettingsError(f"{where}: expected a learner's id under 'user_id', got {dict(row)!r:.80}")
-    profile: dict[str, JSON] = {}
-    if isinstance(row.get("profile"), Mapping):
-        profile.update(row["profile"])
-    known = {*_ID_COLUMNS, *_COURSE_COLUMNS, *_NAME_COLUMNS, "course_name", "profile", None}
-    profile.update({key: value for key, value in row.items() if key not in known and value not in (None, "")})
-    name = _first(row, _NAME_COLUMNS)
-    if name:
-        profile["name"] = name if isinstance(name, Mapping) else {"full_name": str(name)}
-    # Ids in keys are URL-quoted; one that is quoted already stays as it is.
-    return Member(quote_plus(str(user_id), safe="@%+"), profile)
+def _in_short(problems: list[str]) -> str:
+    said = [problem.removeprefix("roster: ") for problem in problems[:_NAMED]]
+    more = len(problems) - len(said)
+    rows = "This row is" if len(problems) == 1 else f"These {len(problems):,} rows are"
+    return "; ".join(said) + (f"; and {more:,} more" if more else "") + f". {rows} left out"
 
 
 def _row(member: Member, names: bool) -> dict[str, JSON]:
     return {"user_id": member.user_id, "profile": member.profile if names else {}}
-
-
-def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
-    return next((row[name] for name in names if row.get(name) not in (None, "")), None)
