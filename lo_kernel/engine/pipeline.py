@@ -67,6 +67,9 @@ class Pipeline:
         self.commit_every = COMMIT_EVERY  # longer while a replay goes on, whose events are in its file anyway
         self.unrouted: dict[str, int] = {}  # events by context that no reducer has
         self.store_up = True
+        self.awaits: Callable[[str], bool] = lambda context: (
+            False
+        )  # whether a reducer of it goes through the past
         self.plain: dict[str, bytes] = {}  # keys of nobody's reducer, on their way to the store
         self.on_synced: list[Callable[[int], None]] = []
         self.on_committed: list[Callable[[ReducerRow], None]] = []
@@ -275,16 +278,23 @@ class Pipeline:
     def _no_reducer(self, context: Any) -> None:
         name = context if type(context) is str else "(none)"
         seen = self.unrouted.get(name, 0)
+        if not seen and self.awaits(name):
+            return
         if seen or len(self.unrouted) < _CONTEXTS_COUNTED:
             self.unrouted[name] = seen + 1
         if not seen:
             alone = len(self.unrouted) <= _CONTEXTS
-            self.errors.add(
-                f"context '{name}'" if alone else "contexts",
-                "events came for this context, and no reducer has it. They are in the archive; a reducer "
-                f"registered with context={name!r} will see them all",
-                kind="NoReducer",
-            )
+            if type(context) is str:
+                message = (
+                    "events came for this context, and no reducer has it. They are in the archive; a reducer "
+                    f"registered with context={name!r} will see them all"
+                )
+            else:
+                message = (
+                    "events came that name no 'source', so no reducer hears them. They are in the archive. "
+                    "Whoever sends them can name one; for those of files say lo.replay(..., source='...')"
+                )
+            self.errors.add(f"context '{name}'" if alone else "contexts", message, kind="NoReducer")
 
     def wake(self) -> None:
         """See to it that there is a commit soon."""

@@ -56,11 +56,22 @@ class Registry:
         self._stored: dict[str, ReducerRow] = {}  # rows as the store has them
         self._generation = 0
         self._cleaners: set[asyncio.Task[None]] = set()
+        self.loaded = asyncio.Event()  # where it isn't set, registrations wait: the store has their states
+        self.loaded.set()
         pipeline.on_committed.append(self._committed)
+        pipeline.awaits = self._awaits
 
-    async def load(self) -> None:
-        """Take up what the store knows; what an interrupted shadow left is deleted."""
+    async def load(self, end: int | None = None) -> None:
+        """Take up what the store knows; what an interrupted shadow left is deleted.
+
+        ``end`` is where the archive ended at the start, if numbers were given since: what the store has of
+        events behind it is not of those.
+        """
         rows = [row for row in await self.store.rows() if not row.id.startswith(_SYSTEM)]
+        if end is not None:
+            for row in rows:
+                row.position = min(row.position, end)
+                row.ahead = {key: min(number, end) for key, number in row.ahead.items()}
         self._stored = {row.id: row for row in rows}
         self.paused = dict(self._stored)
         named = {row.generation for row in rows}
@@ -69,6 +80,12 @@ class Registry:
         left = [generation for generation in generations if generation > PLAIN and generation not in named]
         if left:
             self._beside(self._remove_generations(self.store, left))
+        self.loaded.set()
+
+    def _awaits(self, context: str) -> bool:
+        """Whether a reducer of a context is on its way through the past, and will hear what comes now."""
+        on_the_way = ("waiting", "catching up")
+        return any(each.context == context and each.status in on_the_way for each in self)
 
     def _committed(self, row: ReducerRow) -> None:
         if not row.id.startswith(_SYSTEM):
@@ -192,13 +209,19 @@ class Registry:
             )
 
     def _begin(self, new: Registration, migrate: Any, progress: Progress | None) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            _consume(task)
+            if task.cancelled() and new.status == "waiting":  # before it had begun
+                self._undo(new, None, "cancelled")
+
         task = asyncio.get_running_loop().create_task(self._bring_in(new, migrate, progress))
-        task.add_done_callback(_consume)
+        task.add_done_callback(ended)
         new._task = task
 
     async def _bring_in(self, new: Registration, migrate: Any, progress: Progress | None) -> None:
         run: Run | None = None
         try:
+            await self.loaded.wait()
             run, shadow = self._start(new, migrate)
             if run.read is not None:
                 new.status = "catching up"
