@@ -8,6 +8,7 @@
     ├── EventError           a frame or a record that is no event (it is kept, under ``rejected/``)
     ├── ArchiveError         a part of the archive that can't be read or written
     ├── StoreError           the key-value store refused or is out of reach
+    │   └── StoreAwayError   it doesn't answer now, and may later
     ├── ReducerError         a reducer that can't be registered, or that broke its contract
     │   ├── UnknownReducerError
     │   └── StateError       a state that isn't JSON; names the path inside the state
@@ -40,6 +41,7 @@ __all__ = [
     "ReducerError",
     "SettingsError",
     "StateError",
+    "StoreAwayError",
     "StoreError",
     "UnknownDashboardError",
     "UnknownQueryError",
@@ -82,6 +84,10 @@ class ArchiveError(LOError):
 
 class StoreError(LOError):
     """The key-value store refused, or is out of reach."""
+
+
+class StoreAwayError(StoreError):
+    """The key-value store doesn't answer now, and may later."""
 
 
 class ReducerError(LOError):

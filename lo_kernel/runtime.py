@@ -20,14 +20,14 @@ from lo_kernel.app.meter import Meter
 from lo_kernel.app.security import Security
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.errorlog import ErrorLog
-from lo_kernel.engine.follow import Follower, copy_plain, take_stock
+from lo_kernel.engine.follow import Follower, copy_plain, take_late_stock, take_stock
 from lo_kernel.engine.learners import Learners
 from lo_kernel.engine.made_up import MadeUpNames
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.registry import Registration, Registry
 from lo_kernel.engine.store import open_store
-from lo_kernel.errors import NotOwnerError, SettingsError
+from lo_kernel.errors import LOError, NotOwnerError, SettingsError, StoreAwayError
 from lo_kernel.modules.listing import Modules
 from lo_kernel.settings import Settings, http_address
 from lo_kernel.workspace import Workspace
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from lo_kernel.query.rosters import Rosters
 
 __all__ = ["NoReadLog", "ReadLog", "Runtime"]
+
+_LOOK_EVERY = 0.2, 2.0  # seconds between two looks for a store that is away: at first, and at most
 
 
 class ReadLog(Protocol):
@@ -132,6 +134,7 @@ class Runtime:
         self.meter = Meter(lambda: self.pipeline.accepted)
         self.registry.on_restored.append(self._restored)
         self._follower: Follower | None = None
+        self._looking: asyncio.Task[None] | None = None  # for a store that did not answer at the start
         self.erasing = asyncio.Lock()  # one learner after another
 
     @property
@@ -274,11 +277,15 @@ class Runtime:
         self.archive.open(writable=owner)
         # a follower keeps states of its own, in memory: the store belongs to the owner
         store = open_store(self.settings.store if owner else "memory", str(self.workspace.path), self.errors)
-        await store.open()
         self.store = self.pipeline.store = self.registry.store = store
-        self.archive.at_least(max((row.position for row in await store.rows()), default=0))
-        await take_stock(self.pipeline, store)
-        await self.registry.load()
+        try:
+            await store.open()
+        except StoreAwayError as error:
+            self._begin_without(error)
+        else:
+            self.archive.at_least(max((row.position for row in await store.rows()), default=0))
+            await take_stock(self.pipeline, store)
+            await self.registry.load()
         if self.settings.roster:
             try:
                 await self.rosters.load(self.settings.roster)
@@ -295,6 +302,43 @@ class Runtime:
         self.started = self.clock()
         # modules and code stay: a full collection that looks at them too holds the loop for 15 ms and more
         gc.freeze()
+
+    def _begin_without(self, error: StoreAwayError) -> None:
+        """Take events in, and look for the store until it answers: registrations wait for what it has."""
+        self.errors.add("store", error)
+        self.pipeline.store_up = False
+        self.pipeline.routed = self.pipeline.synced = self.archive.last
+        self.registry.loaded.clear()
+        self._looking = asyncio.get_running_loop().create_task(self._look_for_store(self.archive.last))
+
+    async def _look_for_store(self, began: int) -> None:
+        delay = _LOOK_EVERY[0]
+        while True:
+            await asyncio.sleep(delay)
+            delay = min(_LOOK_EVERY[1], delay * 1.5)
+            # nobody else asks it before it is known what it has
+            store = open_store(self.settings.store, str(self.workspace.path), self.errors)
+            try:
+                await store.open()
+                async with self.pipeline.committing:
+                    before = await take_late_stock(self.pipeline, store, began)
+                    self.registry.store = store
+                    await self.registry.load(began)
+                    self.learners.join(before)
+                    self.store = self.pipeline.store = store
+                break
+            except LOError as error:
+                self.errors.add("store", error)
+                await store.close()
+            except BaseException:
+                await store.close()
+                raise
+        if self._asking is not None:
+            for reducer_id in self.registry.paused:
+                if reducer_id not in self.registry:
+                    paused = self.registry.get(reducer_id)
+                    self._asking.catalog.add_reducer(paused, paused.module)
+        self.pipeline.wake()
 
     @property
     def takes_events(self) -> bool:
@@ -342,6 +386,10 @@ class Runtime:
             await self._follower.stop()
             self._follower = None
         self.meter.stop()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+            self._looking = None
         if self._asking is not None:
             self._asking.dashboards.close()
             self._asking.live.close()

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from ingest_parts import SOURCE, Faulty, count, idle, key_of, running
+import pytest
+from harness import free_port
+from ingest_parts import SOURCE, Faulty, connect, count, hear, idle, key_of, running, say, typed, who
+from test_engine_redis import Server
 from waiting import auntil
 
 from lo_kernel.engine.events import Sender, identify
+from lo_kernel.engine.reducers import kvs_pipeline
+from lo_kernel.errors import StoreAwayError
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
@@ -47,6 +54,12 @@ def typed_by(runtime: Runtime, users: range) -> None:
         runtime.pipeline.take(sender, body, json.dumps(body).encode(), 1.5)
 
 
+@kvs_pipeline(null_state={"n": 0}, module_override="tests", qualname_override="left")
+async def left(event: Any, state: Any) -> Any:
+    """A reducer that nobody registers again."""
+    return {"n": state["n"] + 1}, False
+
+
 async def test_one_asks_for_all(settings: Settings) -> None:
     """However many states wait for a store that is gone, a reducer asks for them once at a time."""
     async with running(settings) as runtime:
@@ -66,3 +79,74 @@ async def test_one_asks_for_all(settings: Settings) -> None:
         await auntil(lambda: runtime.registry.get("count").run.pending == set())  # type: ignore[union-attr]
         states = await runtime.registry.read([key_of(f"u{user}") for user in range(400)])
         assert states == [{"n": 2}] * 400
+
+
+@pytest.mark.redis
+async def test_an_app_starts_without_its_redis(settings: Settings, tmp_path: Path) -> None:
+    """It takes events in; when Redis answers, old states go on, and nothing is missing or counted twice."""
+    server = Server(tmp_path / "redis")
+    server.start()
+    settings = replace(settings, store=f"redis://127.0.0.1:{server.port}/0")
+    try:
+        async with running(settings) as runtime:
+            await runtime.add_reducer("count", count, module="tests").ready()
+            await runtime.add_reducer("left", left, module="tests").ready()
+            typed_by(runtime, range(3))
+            await say_in_stream(runtime, 0, 3)
+            await idle(runtime)
+        server.stop()
+        async with running(settings) as runtime:
+            assert runtime.errors.of("store")[0].kind == "StoreAwayError"
+            assert not runtime.pipeline.store_up
+            registration = runtime.add_reducer("count", count, module="tests")
+            typed_by(runtime, range(2, 5))
+            streaming = asyncio.ensure_future(say_in_stream(runtime, 3, 5))
+            await auntil(lambda: runtime.pipeline.synced >= 10)
+            assert registration.status == "waiting"
+            with pytest.raises(StoreAwayError, match="catch up"):
+                await runtime.registry.keys()
+            server.start()
+            await registration.ready()
+            await streaming
+            await idle(runtime)
+            states = await runtime.registry.read([key_of(f"u{user}") for user in range(5)])
+            assert [state["n"] for state in states] == [1 + 5, 1, 2, 1, 1]
+            assert registration.events < 12  # it went on from where it was
+            seen = [runtime.learners[f"tc-testcase-u{user}"].events for user in range(5)]
+            assert seen == [1 + 1 + 5 + 1, 1, 2, 1, 1]
+            assert runtime.registry.get("left").status == "paused"
+            assert await runtime.registry.read([key_of("u1", "tests.left")]) == [{"n": 1}]
+            assert any(entry.kind == "Notice" for entry in runtime.errors.of("store"))
+        async with running(settings) as runtime:  # and what was committed then is whole
+            registration = runtime.add_reducer("count", count, module="tests")
+            await registration.ready()
+            assert registration.events == 0
+            states = await runtime.registry.read([key_of(f"u{user}") for user in range(5)])
+            assert [state["n"] for state in states] == [1 + 5, 1, 2, 1, 1]
+    finally:
+        server.stop()
+
+
+@pytest.mark.redis
+async def test_an_app_ends_without_having_seen_its_redis(settings: Settings) -> None:
+    """Nothing hangs where the store never answers, and the next start has all events."""
+    away = replace(settings, store=f"redis://127.0.0.1:{free_port()}/0")
+    async with running(away) as runtime:
+        registration = runtime.add_reducer("count", count, module="tests")
+        typed_by(runtime, range(3))
+    assert registration.status == "cancelled"
+    async with running(settings) as runtime:
+        await runtime.add_reducer("count", count, module="tests").ready()
+        assert await runtime.registry.read([key_of("u0")]) == [{"n": 1}]
+
+
+async def say_in_stream(runtime: Runtime, start: int, end: int) -> None:
+    """Events of u0 that are to be acknowledged, after those that are."""
+    async with connect(runtime.ingest_url) as ws:
+        lock = {"event": "lock_fields", "fields": {"source": SOURCE}, "ack": {"stream": "s"}}
+        await say(ws, lock)
+        held = (await hear(ws, "ack", timeout=20))["n"]
+        assert held == (start + 1 if start else 0)
+        await say(ws, who("u0"), *[typed(number) for number in range(start, end)])
+        while (await hear(ws, "ack"))["n"] < held + 1 + end - start:
+            pass

@@ -10,11 +10,12 @@ import msgspec
 
 from lo_kernel.engine.archive import Archive, Cursor, Senders
 from lo_kernel.engine.errorlog import ErrorLog
+from lo_kernel.engine.learners import Learners
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.store import PLAIN, Commit, Store
 from lo_kernel.errors import ArchiveError
 
-__all__ = ["Follower", "copy_plain", "take_stock"]
+__all__ = ["Follower", "copy_plain", "take_late_stock", "take_stock"]
 
 FOLLOW_EVERY = 0.05  # seconds between two looks at the owner's archive
 _OWNER_EVERY = 1.0  # seconds between two looks for the owner itself
@@ -27,7 +28,29 @@ async def take_stock(pipeline: Pipeline, store: Store) -> None:
 
     Both know from the store up to where they were counted; only what came later is read.
     """
-    learners, streams, archive = pipeline.learners, pipeline.streams, pipeline.archive
+    found = await _count(pipeline, pipeline.learners, store, None)
+    archive = pipeline.archive
+    if archive.writable:
+        await pipeline.streams.recover(found, archive.rejected_path, store)
+    pipeline.routed = pipeline.synced = archive.last
+
+
+async def take_late_stock(pipeline: Pipeline, store: Store, began: int) -> Learners:
+    """:meth:`take_stock` of a store that did not answer at the start, when the archive ended with ``began``.
+
+    Events go on coming in meanwhile, and are counted as they come. Gives the learners of those before.
+    """
+    before = Learners()
+    found = await _count(pipeline, before, store, began)
+    await pipeline.streams.recover(found, pipeline.archive.rejected_path, store)
+    return before
+
+
+async def _count(
+    pipeline: Pipeline, learners: Learners, store: Store, end: int | None
+) -> dict[str, set[int]]:
+    """Count the learners, from where the store has them; gives what came in streams since then."""
+    streams, archive = pipeline.streams, pipeline.archive
     await learners.load(store)
     await streams.load(store)
     counted, seen = streams.position, learners.position
@@ -36,6 +59,8 @@ async def take_stock(pipeline: Pipeline, store: Store) -> None:
     with contextlib.closing(archive.cursor(min(counted, seen))) as cursor:
         while records := cursor.read():
             for record in records:
+                if end is not None and record.n > end:
+                    return found
                 sender = senders.of(record)
                 if record.n > seen:
                     learners.seen(sender.identity, record.t)
@@ -43,9 +68,7 @@ async def take_stock(pipeline: Pipeline, store: Store) -> None:
                     found.setdefault(sender.mark["stream"], set()).add(record.s)
             await asyncio.sleep(0)
         archive.last = max(archive.last, cursor.position)
-    if archive.writable:
-        await streams.recover(found, archive.rejected_path, store)
-    pipeline.routed = pipeline.synced = archive.last
+    return found
 
 
 async def copy_plain(old: Store, new: Store) -> None:

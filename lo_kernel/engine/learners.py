@@ -151,6 +151,23 @@ class Learners(Mapping[str, Learner]):
         )
         return Commit(_GENERATION, states, row)
 
+    def join(self, earlier: Learners) -> None:
+        """Add what was counted elsewhere, of other events: earlier ones."""
+        self._gather()
+        for name, found in earlier._learners.items():
+            mine = self._learners.get(name)
+            if mine is None:
+                self._learners[name] = found
+                for listener in list(self._listeners):
+                    listener(found)
+            else:
+                mine.events += found.events
+                mine.first_seen = min(mine.first_seen, found.first_seen)
+                mine.last_seen = max(mine.last_seen, found.last_seen)
+        self._learners = dict(sorted(self._learners.items(), key=lambda item: item[1].first_seen))
+        self._dirty.update(earlier._dirty)
+        self.position = -1
+
     async def forget(self, safe_user_id: str, store: Store) -> bool:
         """Take a learner out, of the store too; whether they were known."""
         self._gather()

@@ -30,7 +30,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import msgspec
 
 from lo_kernel.engine.store.base import PLAIN, Commit, ReducerRow
-from lo_kernel.errors import MissingExtraError, SettingsError, StoreError
+from lo_kernel.errors import MissingExtraError, SettingsError, StoreAwayError, StoreError
 
 __all__ = ["RedisStore"]
 
@@ -39,6 +39,7 @@ T = TypeVar("T")
 _SLICE: Final = 1000  # keys a round trip: about 2 ms of the loop
 _TIMEOUT: Final = 5.0  # seconds until a server counts as gone
 _OWN: Final = "lo_kernel:"
+_AWAY: Final = "Events go on being archived, and states catch up when it answers again"
 _MISSING: Final = "LO_MISSING"  # the script's error where the database isn't ours any more
 
 # KEYS: guard, rows, plain, prefix+"lo_kernel:". ARGV: workspace id, prefix, number of commits, and of each:
@@ -225,17 +226,19 @@ class RedisStore:
     # -- asking --------------------------------------------------------------------------------
 
     async def _asked(self, doing: str, asking: Awaitable[T]) -> T:
-        from redis.exceptions import RedisError
+        from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+        from redis.exceptions import ConnectionError as NotThere
+        from redis.exceptions import TimeoutError as TooSlow
 
         try:
             return await asking
         except (TimeoutError, RedisError, OSError) as error:
             if _MISSING in str(error):
                 raise self._lost(doing) from None
-            raise StoreError(
-                f"{doing}: Redis at {self.shown} says '{error}'. Events go on being archived, and states "
-                "catch up when it answers again"
-            ) from error
+            away = isinstance(error, TimeoutError | OSError | NotThere | TooSlow)
+            if not away or isinstance(error, AuthenticationError | AuthorizationError):
+                raise StoreError(f"{doing}: Redis at {self.shown} says '{error}'") from error
+            raise StoreAwayError(f"{doing}: Redis at {self.shown} says '{error}'. {_AWAY}") from error
 
     def _lost(self, doing: str) -> StoreError:
         return StoreError(
@@ -245,7 +248,7 @@ class RedisStore:
 
     def _ready(self, doing: str) -> Any:
         if self._client is None:
-            raise StoreError(f"{doing}: the store {self.shown} is not open")
+            raise StoreAwayError(f"{doing}: the store {self.shown} is not open yet. {_AWAY}")
         return self._client
 
     def _names(self, generation: int, keys: Sequence[str]) -> list[str]:
