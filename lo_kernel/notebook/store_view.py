@@ -26,9 +26,7 @@ class KeyValueStore:
         self._bridge = bridge
 
     def __getitem__(self, key: str) -> Awaitable[Any]:
-        if not isinstance(key, str):
-            raise LOError(f"a key is a text such as 'Internal,my_module.count,STUDENT:tc-u0', got {key!r}")
-        return self._bridge.run(self._get(key))
+        return self._bridge.run(self._get(_text(key)))
 
     async def _get(self, key: str) -> Any:
         from lo_kernel.engine.keys import reading_of
@@ -38,7 +36,7 @@ class KeyValueStore:
 
     def keys(self, prefix: str = "") -> Awaitable[list[str]]:
         """All keys that start with ``prefix``, sorted."""
-        return self._bridge.run(self._keys(prefix))
+        return self._bridge.run(self._keys(_text(prefix)))
 
     async def _keys(self, prefix: str) -> list[str]:
         from lo_kernel.engine.keys import learners_of
@@ -49,7 +47,17 @@ class KeyValueStore:
 
     def set(self, key: str, value: Any) -> Awaitable[None]:
         """Store a JSON value under a key of one's own, in the process that owns the workspace."""
-        return self._bridge.run(self._runtime.set_value(key, value))
+        return self._bridge.run(self._runtime.set_value(_text(key), value))
 
     def __repr__(self) -> str:
         return f"<store {self._runtime.store.name}: await lo.kvs[key], await lo.kvs.keys(prefix)>"
+
+
+def _text(key: str) -> str:
+    """A key as it is, where it is one."""
+    from lo_kernel.query.values import check_json
+
+    if not isinstance(key, str):
+        raise LOError(f"a key is a text such as 'Internal,my_module.count,STUDENT:tc-u0', got {key!r}")
+    check_json(key, "a key of the store")
+    return key
