@@ -167,6 +167,22 @@ async def test_what_was_not_begun_leaves_nothing(workspace: Path) -> None:
     whole_without_ada(workspace)
 
 
+async def test_killed_with_the_last_step(workspace: Path) -> None:
+    """All has gone, and the file that says whose erasure it was is overwritten: it goes, too."""
+    await asyncio.to_thread(killed_at, workspace, "begun.end")
+    for begun in unfinished(workspace):
+        overwrite(Path(begun.path))
+    async with recorded_app(workspace) as runtime:
+        await auntil(lambda: not left_behind(workspace), what="the file to be deleted")
+        assert ADA not in runtime.learners
+    whole_without_ada(workspace)
+
+
+def overwrite(path: Path) -> None:
+    """As :meth:`Unfinished.end` does before it deletes a file."""
+    path.write_bytes(bytes(path.stat().st_size))
+
+
 def left_behind(folder: Path) -> list[str]:
     """Files of an erasure."""
     return [path.name for path in folder.glob("erasing-*")]

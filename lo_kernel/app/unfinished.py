@@ -64,6 +64,9 @@ def tidy(workspace: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if path.name.startswith("erasing-") or time.time() - path.stat().st_mtime > _WRITING:
                 path.unlink()
+    for path in workspace.glob(_FILES):
+        if not path.read_bytes().strip(b"\0"):  # all was done, but that this goes
+            path.unlink()
 
 
 def known(runtime: Runtime, student: object) -> bool:
