@@ -459,3 +459,43 @@ async def test_an_erased_learner_leaves_the_roster() -> None:
     parts.people.remove("tc-u0")
     assert [row["user_id"] for row in await parts.rosters.roster()] == ["tc-u1"]
     assert isinstance(parts.rosters, Rosters)
+
+
+def test_rows_turn_into_a_frame_of_the_library_that_is_named() -> None:
+    """Where both are installed polars can be asked for; mixed columns keep all that is in them."""
+    wrong = {"error": "no", "function": "f"}
+    rows = Rows([{"student": "a", "n": 1, "x": 1}, {"student": "b", "n": 1.5, "x": wrong}, {"m": {"k": [1]}}])
+    frame = rows.to_frame("polars")
+    assert type(frame).__module__.startswith("polars")
+    assert frame["n"].to_list() == [1.0, 1.5, None]
+    assert frame["x"].to_list() == [1, wrong, None]
+    assert frame["m"].to_list() == [None, None, {"k": [1]}]
+    assert list(rows.to_frame("pandas").columns) == frame.columns == rows.columns
+    assert Rows().to_frame("polars").shape == (0, 0)
+    with pytest.raises(QueryError, match="expected 'pandas' or 'polars', got 'spark'"):
+        rows.to_frame("spark")
+
+
+def test_a_library_that_is_named_and_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for pandas gets no polars in its place."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match="a pandas frame of rows"):
+        Rows([{"a": 1}]).to_frame("pandas")
+
+
+async def test_publishing_under_a_built_in_name_is_warned_of() -> None:
+    """The function takes the built-in one's place and says so once; one's own is replaced without a word."""
+    parts = counting()
+
+    def count(rows: Any) -> str:
+        return "mine"
+
+    with pytest.warns(
+        UserWarning, match="replaces the function of this name that is always there.*'my_count'"
+    ):
+        parts.functions.publish("count")(count)
+    parts.functions.publish("count")(count)
+    parts.functions.publish("other")(count)
+    assert (await parts.executor.rows(q.call("count")([1]))) == [{"value": "mine"}]
+    with pytest.warns(UserWarning, match="courseroster"):
+        parts.functions.publish("learning_observer.courseroster")(count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -91,6 +92,7 @@ class Functions:
 
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
+        self._given: set[str] = set()  # those that nobody has published in a notebook
         self._listeners: list[Callable[[frozenset[str]], None]] = []
         for name, function in BUILTINS.items():
             self.publish(name, mark=False)(function)
@@ -108,7 +110,7 @@ class Functions:
         The function takes and gives JSON values. An async one may do I/O; a plain one runs on the app's loop,
         unless a ``map`` with ``parallel`` puts it on threads. A parameter named ``runtime`` gets a
         :class:`FunctionContext`. ``mark`` lets :meth:`q.map <lo_kernel.query.language.Q.map>` know the
-        function by itself.
+        function by itself; with it, one in the place of a built-in function is warned of.
         """
         if not isinstance(name, str) or not name:
             raise QueryError(f"publish: expected a name, as in @lo.publish('my_function'), got {name!r}")
@@ -121,7 +123,16 @@ class Functions:
             known = tuple(columns) if columns is not None else None
             self._functions[name] = Function(name, function, first_line, known)
             if mark:
+                if name in self._given:
+                    warnings.warn(
+                        f"publish({name!r}) replaces the function of this name that is always there, in all "
+                        f"queries; take another name, such as 'my_{name.rpartition('.')[2]}', to have both",
+                        stacklevel=2,
+                    )
+                self._given.discard(name)
                 function.__lo_name__ = name  # type: ignore[attr-defined]  # what q.map reads
+            else:
+                self._given.add(name)
             self.touch(name)
             return function
 

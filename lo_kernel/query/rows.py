@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, SupportsIndex, overload
 
-from lo_kernel.errors import MissingExtraError
+from lo_kernel.errors import MissingExtraError, QueryError
 from lo_kernel.query.behind import Behind
 from lo_kernel.query.ports import JSON
 from lo_kernel.query.values import identity
@@ -55,22 +56,18 @@ class Rows(list[dict[str, Any]]):
         """Names of the columns, in the order in which they first come."""
         return list(dict.fromkeys(name for row in self for name in row))
 
-    def to_frame(self) -> Any:
-        """The rows as a pandas DataFrame, or a polars one where only polars is installed.
+    def to_frame(self, library: str = "") -> Any:
+        """The rows as a data frame of ``library``: ``"pandas"`` or ``"polars"``.
 
-        Raises :class:`MissingExtraError` where neither is.
+        Without a name, a pandas one, or a polars one where only polars is installed. Raises
+        :class:`MissingExtraError` where the library isn't there, :class:`QueryError` for another name.
         """
-        try:
-            import pandas
-        except ImportError:
-            pass
-        else:
-            return pandas.DataFrame(list(self), columns=self.columns)
-        try:
-            import polars  # type: ignore[import-not-found,unused-ignore]
-        except ImportError:
-            raise MissingExtraError("frames", "a frame of rows") from None
-        return polars.DataFrame([{name: row.get(name) for name in self.columns} for row in self])
+        if library not in ("", *_FRAMES):
+            raise QueryError(f"to_frame: expected 'pandas' or 'polars', got {library!r}")
+        for name in _FRAMES if not library else (library,):
+            with contextlib.suppress(ImportError):
+                return _FRAMES[name](self)
+        raise MissingExtraError("frames", f"a {library} frame of rows" if library else "a frame of rows")
 
     @property
     def _notes(self) -> list[str]:
@@ -101,6 +98,36 @@ class Rows(list[dict[str, Any]]):
         more = len(self) - SHOWN_ROWS
         foot = f"<caption style='caption-side:bottom'>{more} more rows</caption>" if more > 0 else ""
         return f"<table>{foot}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+
+
+def _pandas(rows: Rows) -> Any:
+    import pandas
+
+    return pandas.DataFrame(list(rows), columns=rows.columns)
+
+
+def _polars(rows: Rows) -> Any:
+    import polars  # type: ignore[import-not-found,unused-ignore]
+
+    columns = []
+    for name in rows.columns:
+        values = [row.get(name) for row in rows]
+        kinds = {type(value) for value in values if value is not None}
+        if kinds == {int, float}:
+            values = [None if value is None else float(value) for value in values]
+        try:
+            if len(kinds) > 1 and kinds != {int, float}:
+                raise TypeError("an error beside numbers, say")
+            each = [{name: value} for value in values]
+            columns.append(polars.DataFrame(each, infer_schema_length=None, strict=True)[name])
+        except (TypeError, ValueError, OverflowError, polars.exceptions.PolarsError):
+            columns.append(
+                polars.Series(name, values, dtype=polars.Object)
+            )  # as it is: polars would drop some
+    return polars.DataFrame(columns)
+
+
+_FRAMES: Final[dict[str, Callable[[Rows], Any]]] = {"pandas": _pandas, "polars": _polars}
 
 
 def flat_row(row: JSON, names: Mapping[str, str] | None = None) -> dict[str, Any]:
