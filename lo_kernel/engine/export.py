@@ -20,6 +20,7 @@ import msgspec
 from lo_kernel.engine.archive import Archive, Search, Senders
 from lo_kernel.engine.events import Event
 from lo_kernel.engine.formats import study_line
+from lo_kernel.engine.journal import Exported, journal_of
 from lo_kernel.errors import ArchiveError
 
 __all__ = ["IDENTIFYING", "check_export", "export_events", "shared_body"]
@@ -75,7 +76,7 @@ async def export_events(
     as_log = target.name.removesuffix(".gz").removesuffix(".zst").endswith(".log")
     senders, count, pause = Senders(), 0, perf_counter() + _SLICE
     search = search if search is not None else Search()
-    last = archive.last
+    last, exported = archive.last, Exported()
     try:
         with ExitStack() as stack:
             file = _writer(stack, temporary, target.suffix)
@@ -95,11 +96,15 @@ async def export_events(
                 if on_learner is not None:
                     on_learner(sender.student)
                 if bare is not None:
-                    file.write(_encode(bare) + b"\n")
+                    line = _encode(bare) + b"\n"
                 else:
-                    file.write(study_line(event) if as_log else _encode(event) + b"\n")
+                    line = study_line(event) if as_log else _encode(event) + b"\n"
+                file.write(line)
+                exported.add(line, record.n)
                 count += 1
         await asyncio.to_thread(temporary.replace, target)
+        if archive.writable:
+            await asyncio.to_thread(exported.note, journal_of(archive.folder.parent), target.name)
     finally:
         temporary.unlink(missing_ok=True)
     return count

@@ -2,8 +2,9 @@
 
 Each record is known by the digest of its file's content and its number in it: the sender's mark has the
 one, the archive's line (``s``) the other. What the archive holds of a file is found in its indexes, so a
-replay that was cancelled, or cut off by a crash, goes on where it was, and a second one adds nothing. A log
-that has grown since begins with what it was: its old part is recognised, and the new part added.
+replay that was cancelled, or cut off by a crash, goes on where it was, and a second one adds nothing. So does
+one of what was exported from here: the journal says which event each of its records is. A log that has
+grown since begins with what it was: its old part is recognised, and the new part added.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
-import msgspec
-
 from lo_kernel.engine.archive import Archive
-from lo_kernel.engine.archive.lines import LineFile
+from lo_kernel.engine.archive.marks import merged as merged_ranges
 from lo_kernel.engine.events import Arrival
 from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, merged
 from lo_kernel.engine.formats import Fingerprint, Format, fingerprint
+from lo_kernel.engine.journal import Journal, held_records, journal_of
 from lo_kernel.engine.pipeline import COMMIT_EVERY, Pipeline
 from lo_kernel.engine.report import ReplayReport
 from lo_kernel.engine.turns import give_way
@@ -41,14 +41,6 @@ class ReplayInto(Protocol):
     archive: Archive
     pipeline: Pipeline
     workspace: Workspace
-
-
-class _Known(msgspec.Struct):
-    """A line of ``replayed.jsonl``: a content that was replayed once."""
-
-    file: str
-    bytes: int
-    name: str = ""
 
 
 def check_replay(
@@ -104,14 +96,13 @@ async def replay(
     report = ReplayReport(files=[str(path) for path, _ in found])
     report.total = sum(path.stat().st_size for path, _ in found)
     archive, pipeline = runtime.archive, runtime.pipeline
-    journal = archive.folder.parent / "replayed.jsonl"
     files: list[EventFile] = []
     prints: list[Fingerprint] = []
     with contextlib.ExitStack() as stack:
         deadline = Deadline()
-        known = await asyncio.to_thread(_read_journal, journal)
+        journal = await asyncio.to_thread(Journal, journal_of(archive.folder.parent))
         for path, kind in found:
-            what = await asyncio.to_thread(fingerprint, path, known)
+            what = await asyncio.to_thread(fingerprint, path, journal.known)
             if what.digest in archive.replaying:
                 raise EventError(
                     f"the content of {path} is being replayed already", reason="already_replaying"
@@ -123,10 +114,14 @@ async def replay(
                 archive.write()
             marks = [f"file:{digest}" for digest in (what.digest, *what.grown_from)]
             held = await asyncio.to_thread(archive.ordinals, *marks)
+            own = [run for digest in (what.digest, *what.grown_from) for run in journal.own.get(digest, ())]
+            if own:  # an export of this archive
+                numbers = await asyncio.to_thread(archive.numbers)
+                held = merged_ranges([*held, *held_records(own, numbers)])
             format_ = kind(mark={"file": what.digest}, source=source, time=path.stat().st_mtime)
             files.append(EventFile(path, format_, report, deadline, held, learner))
             stack.callback(files[-1].close)
-        await asyncio.to_thread(_write_journal, journal, known, prints, report.files)
+        await asyncio.to_thread(journal.replayed, prints, report.files)
         stack.callback(setattr, pipeline, "commit_every", COMMIT_EVERY)
         pipeline.commit_every = _COMMIT_EVERY
         try:
@@ -183,35 +178,3 @@ def _take(pipeline: Pipeline, arrivals: list[Arrival], report: ReplayReport) -> 
         report.events += len(arrivals)
         pipeline.take_many(arrivals)
         arrivals.clear()
-
-
-def _read_journal(path: Path) -> dict[int, set[str]]:
-    known: dict[int, set[str]] = {}
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return known
-    for line in data.split(b"\n"):
-        try:
-            entry = msgspec.json.decode(line, type=_Known)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue  # torn by a crash: a grown file isn't recognised then, and no other harm is done
-        known.setdefault(entry.bytes, set()).add(entry.file)
-    return known
-
-
-def _write_journal(
-    path: Path, known: dict[int, set[str]], prints: list[Fingerprint], names: list[str]
-) -> None:
-    new = [
-        msgspec.json.encode(_Known(what.digest, what.length, Path(name).name)) + b"\n"
-        for what, name in zip(prints, names, strict=True)
-        if what.digest not in known.get(what.length, ())
-    ]
-    if new:
-        file = LineFile(path)
-        try:
-            file.append(b"\n" + b"".join(new))
-            file.sync()
-        finally:
-            file.close()

@@ -121,7 +121,9 @@ class Events:
 
         ``identity=False`` writes bodies alone (``*.jsonl``), without who sent them. Filters as for
         :meth:`filter`. Gives a :class:`~lo_kernel.notebook.jobs.Job` of the number of events; ``lo.replay``
-        reads the file back.
+        reads the file in another workspace. In this one its events are held already, as long as the content
+        is what was written, with lines added at the end or not: of a file that was cut or edited that can't
+        be known, and its events would count twice.
         """
         from lo_kernel.engine.export import check_export, export_events
         from lo_kernel.notebook.jobs import Job

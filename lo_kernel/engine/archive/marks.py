@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from lo_kernel.engine.archive.index import IndexMaker, index_of_packed, read_index
+from lo_kernel.engine.archive.lines import last_number
 from lo_kernel.engine.archive.segments import PlainReader, Segment, list_segments
 from lo_kernel.errors import ArchiveError
 
-__all__ = ["find_ordinals", "merged"]
+__all__ = ["find_numbers", "find_ordinals", "merged"]
 
 
 class _Marks(msgspec.Struct):
@@ -22,12 +23,20 @@ class _Marks(msgspec.Struct):
 
 def find_ordinals(folder: Path, marks: Sequence[str]) -> list[tuple[int, int]]:
     """See :meth:`Archive.ordinals`."""
+
+    def of(segment: Segment) -> list[tuple[int, int]]:
+        return _of_packed(segment, marks) if segment.packed else _of_plain(segment, marks)
+
+    return _of_all(folder, of)
+
+
+def _of_all(folder: Path, of: Callable[[Segment], list[tuple[int, int]]]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for listed in list_segments(folder):
         segment = listed
         while True:
             try:
-                found += _of_packed(segment, marks) if segment.packed else _of_plain(segment, marks)
+                found += of(segment)
                 break
             except FileNotFoundError:  # it changed its form meanwhile, or was set aside
                 now = [each for each in list_segments(folder) if each.first == listed.first]
@@ -35,6 +44,28 @@ def find_ordinals(folder: Path, marks: Sequence[str]) -> list[tuple[int, int]]:
                     break
                 segment = now[0]
     return merged(found)
+
+
+class _Last(msgspec.Struct):
+    """Of an index, what is asked for here."""
+
+    last: int
+
+
+def find_numbers(folder: Path) -> list[tuple[int, int]]:
+    """Which numbers the segments of a folder have, erased ones too, as ranges."""
+    return _of_all(folder, lambda segment: [(segment.first, _last_of(segment))])
+
+
+def _last_of(segment: Segment) -> int:
+    if not segment.packed:
+        return last_number(segment.path, segment.first)
+    try:
+        index: _Last = read_index(segment.plain, _Last)
+        return index.last
+    except (FileNotFoundError, ArchiveError):
+        with segment.path.open("rb") as file:
+            return index_of_packed(file.fileno(), segment.first).last
 
 
 def _of_packed(segment: Segment, marks: Iterable[str]) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ from lo_kernel.engine.archive.lines import (
     last_number,
     rejection_line,
 )
-from lo_kernel.engine.archive.marks import find_ordinals
+from lo_kernel.engine.archive.marks import find_numbers, find_ordinals
 from lo_kernel.engine.archive.sealing import (
     Stopped,
     check_segment,
@@ -413,6 +413,10 @@ class Archive:
         :meth:`write` is not seen.
         """
         return find_ordinals(self.folder, marks)
+
+    def numbers(self) -> list[tuple[int, int]]:
+        """Which numbers there are, those of erased events too, as ranges; in a thread, best."""
+        return find_numbers(self.folder)
 
     # -- keeping -------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 
 from lo_kernel.errors import EventError
 
-__all__ = ["LONGEST", "Bytes", "Fingerprint", "fingerprint", "numbered_lines", "opened"]
+__all__ = ["LONGEST", "Bytes", "Fingerprint", "FingerprintMaker", "fingerprint", "numbered_lines", "opened"]
 
 CHUNK: Final = 256 << 10
 LONGEST: Final = 16 << 20
@@ -152,6 +152,22 @@ class Fingerprint:
         self.digest = digest
         self.length = length
         self.grown_from = grown_from
+
+
+class FingerprintMaker:
+    """Makes the fingerprint of a content that is being written, from its parts."""
+
+    def __init__(self) -> None:
+        self._hasher, self._length = hashlib.sha256(), 0
+
+    def update(self, part: bytes) -> None:
+        """More of it."""
+        self._hasher.update(part)
+        self._length += len(part)
+
+    def done(self) -> Fingerprint:
+        """That was all."""
+        return Fingerprint(_short(self._hasher), self._length, [])
 
 
 def fingerprint(path: Path, known: dict[int, set[str]]) -> Fingerprint:
