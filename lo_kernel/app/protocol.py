@@ -262,6 +262,8 @@ class QueryConnection:
     ) -> bool:
         """Wait for reducers that are to replace others: who asks once wants the newest."""
         executor = self.live.executor
+        if not any(getattr(registration, "replacing", False) for registration in executor.reducers):
+            return False  # nearly always; laying the query out twice would cost
         running = executor.prepare(dag, exports, kwargs, names=self.names)
         wait = asyncio.ensure_future(executor.wait(running, newest=True))
         try:

@@ -18,8 +18,10 @@ class QueryVerbs(Verbs):
         """The answer of a query as rows: ``await lo.query("event_count")``.
 
         ``query`` is the id of a reducer, the name of a query, or a DAG made with ``lo.q``; ``parameters``
-        are what it asks for. The rows print as a table, and ``.to_frame()`` makes a frame of them. Where the
-        roster has names, rows about learners have a made-up one in its place, until ``lo.reveal``.
+        are what it asks for. A reducer that goes through the past, or is replaced, is waited for; where the
+        states aren't the newest all the same, ``.behind`` of the rows says so. The rows print as a table, and
+        ``.to_frame()`` makes a frame of them. Where the roster has names, rows about learners have a made-up
+        one in its place, until ``lo.reveal``.
         """
         runtime = self._runtime
         runtime.executor.prepare_one(query, parameters)
