@@ -26,7 +26,8 @@ _EVENT_BYTES = 4000  # of an event that is kept as it is, about
 class Folded(dict[str, Any]):
     """States by key; ``report`` says what was read, ``failures`` at how many events the reducer failed.
 
-    ``errors`` has the first few of those, each with its event's place.
+    ``errors`` has the first few of those, each with its event's place; ``first_error`` the first of them as
+    it was raised, ``first_event`` the event.
     """
 
     def __init__(self, report: ReplayReport) -> None:
@@ -34,6 +35,26 @@ class Folded(dict[str, Any]):
         self.report = report
         self.failures = 0
         self.errors: list[str] = []
+        self.first_error: BaseException | None = None
+        self.first_event: Event | None = None
+
+    @property
+    def note(self) -> str:
+        """What a reader of the states has to know; empty where the reducer never failed."""
+        if not self.failures:
+            return ""
+        return (
+            f"The reducer failed at {self.failures:,} of {self.report.events:,} events, which aren't in these "
+            f"states (.errors has more). The first: {self.errors[0]}"
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join(text for text in (super().__repr__(), self.note) if text)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.pretty(dict(self))
+        if self.note:
+            printer.text("\n" + self.note)
 
 
 class _State:
@@ -206,8 +227,8 @@ class _Fold:
                 internal, _ = result if type(result) is tuple else _refuse(result)
                 if self.strict:
                     encode_state(internal)
-            except Exception as error:
-                self._failed(error, f"{path}, line {line}")
+            except (Exception, SystemExit) as error:
+                self._failed(error, f"{path}, line {line}", event)
                 await self._put_back(state)
                 continue
             if internal is False:
@@ -259,8 +280,8 @@ class _Fold:
             internal = await self._answer(event, state.state)
             if self.strict:
                 encode_state(internal)
-        except Exception as error:
-            self._failed(error, place)
+        except (Exception, SystemExit) as error:
+            self._failed(error, place, event)
             await self._put_back(state)
             return
         if internal is False:
@@ -319,8 +340,8 @@ class _Fold:
                 if internal is not False:
                     state.base = encode_state(internal)
                     state.state = internal
-            except Exception as error:
-                self._failed(error, "an event before")
+            except (Exception, SystemExit) as error:
+                self._failed(error, "an event before", event)
                 state.state = self._decode(state.base)
 
     async def _settle(self, state: _State) -> None:
@@ -341,8 +362,10 @@ class _Fold:
             if perf_counter() > self.deadline.at:
                 await self._turn()
 
-    def _failed(self, error: Exception, place: str) -> None:
+    def _failed(self, error: BaseException, place: str, event: Event) -> None:
         self.folded.failures += 1
+        if self.folded.first_error is None:
+            self.folded.first_error, self.folded.first_event = error, event
         if len(self.folded.errors) < 10:
             self.folded.errors.append(f"{place}: {type(error).__name__}: {error}")
 

@@ -79,7 +79,9 @@ class FileVerbs(Verbs):
         """Run one reducer over a file, or several, and give its states by key; nothing is kept.
 
         The reducer need not be registered. ``context`` takes the events of that source alone (``None``:
-        all of them); the rest is as in :meth:`replay`.
+        all of them); the rest is as in :meth:`replay`. What is given is a ``dict`` with ``.report`` (what was
+        read), ``.failures`` (at how many events the reducer failed) and ``.errors`` (the first of those, each
+        with its file and line); a failure is in ``lo.errors``, too.
         """
         from lo_kernel.engine.fold import check_fold, fold
 
@@ -102,15 +104,20 @@ class FileVerbs(Verbs):
             on_progress=progress,
         )
         runtime = self._runtime
+        name = f"fold of {getattr(reducer, '__name__', 'a reducer')}"
 
         async def work() -> Any:
             from lo_kernel.engine.keys import reading_of
 
+            runtime.errors.forget(name)
             states = await folding
+            if states.first_error is not None:
+                entry = runtime.errors.add(name, states.first_error, event=states.first_event)
+                entry.count = states.failures
             runtime.reads.record(
                 "events", "files that were folded", {w for k in states for w in reading_of(k)[1]}
             )
             return states
 
-        job = self._job(f"fold of {getattr(reducer, '__name__', 'a reducer')}", work())
+        job = self._job(name, work())
         return job
