@@ -17,7 +17,7 @@ from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
 KEY = key_of("u0", "tests.exits")
-WAYS = ("plain", "coroutine", "suspends", "cancels")
+WAYS = ("plain", "coroutine", "suspends", "cancels", "cancels late", "closes", "closes in", "closes late")
 
 
 def reducer(way: str, step: int = 1) -> Any:
@@ -26,8 +26,10 @@ def reducer(way: str, step: int = 1) -> Any:
     def count(event: Any, state: Any) -> Any:
         state["n"] += step
         if event["client"].get("number") == 3:
-            if way == "cancels":
+            if way.startswith("cancels"):
                 raise asyncio.CancelledError
+            if way.startswith("closes"):
+                raise GeneratorExit
             sys.exit("library gave up")
         return state, state
 
@@ -38,7 +40,11 @@ def reducer(way: str, step: int = 1) -> Any:
         await asyncio.sleep(0)
         return count(event, state)
 
-    function = {"coroutine": coroutine, "suspends": suspends}.get(way, count)
+    function = count
+    if way in ("coroutine", "closes in"):
+        function = coroutine
+    elif way in ("suspends", "cancels late", "closes late"):
+        function = suspends
     return kvs_pipeline({"n": 0}, module_override="tests", qualname_override="exits")(function)
 
 
@@ -55,7 +61,35 @@ async def test_the_app_goes_on(settings: Settings, way: str, array: bool) -> Non
         await say(ws, typed(7))
         await expect(runtime, KEY, {"n": 7})
         assert registration.errors == 1
-        assert runtime.errors.of("reducer 'exits'")[0].kind in ("SystemExit", "CancelledError")
+        kind = runtime.errors.of("reducer 'exits'")[0].kind
+        assert kind in ("SystemExit", "CancelledError", "GeneratorExit")
+
+
+@pytest.mark.parametrize("says", [ValueError, SystemExit, None])
+@pytest.mark.parametrize("array", [False, True])
+async def test_what_a_reducer_says_to_being_closed_counts_for_nothing(
+    settings: Settings, array: bool, says: type[BaseException] | None
+) -> None:
+    """A reducer that suspends is closed and begun anew; what it answers to being closed is no error."""
+
+    async def stubborn(event: Any, state: Any) -> Any:
+        try:
+            await asyncio.sleep(0)
+        except GeneratorExit:
+            if says is not None:
+                raise says("clearing up") from None
+            await asyncio.sleep(0)
+        state["n"] += 1
+        return state, state
+
+    function: Any = kvs_pipeline({"n": 0}, module_override="tests", qualname_override="exits")(stubborn)
+    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+        registration = runtime.add_reducer("exits", function, module="tests")
+        await registration.ready()
+        events = [typed(number) for number in range(6)]
+        await say(ws, who("u0"), *([events] if array else events))
+        await expect(runtime, KEY, {"n": 7})
+        assert registration.errors == 0
 
 
 @pytest.mark.parametrize("way", WAYS)

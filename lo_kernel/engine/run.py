@@ -273,14 +273,12 @@ class Run:
                             return at + 1
                         raise _not_a_pair(result)
                     internal, external = result
-                except GeneratorExit:  # it suspended
-                    raise
                 except KeyboardInterrupt:
                     self._undo(entry)
                     self._wait(entry, item)
                     raise
                 except BaseException as error:
-                    if work.over:
+                    if work.over:  # it suspended, and was closed: what it says to that doesn't count
                         return at
                     self._raised(entry, item, event, error)
                     return at + 1
@@ -338,8 +336,6 @@ class Run:
                         self._suspended(entry, items[at], result)
                         return at + 1
                     raise _not_a_pair(result)
-            except GeneratorExit:  # it suspended
-                raise
             except KeyboardInterrupt:
                 work.at = at
                 self._folded(entry, items[start:at], state, external)
@@ -347,9 +343,10 @@ class Run:
                 self._wait(entry, items[at])
                 raise
             except BaseException as error:
-                if not work.over:
-                    self._folded(entry, items[start:at], state, external)
-                    self._raised(entry, items[at], events[at], error)
+                if work.over:  # it suspended, and was closed: what it says to that doesn't count
+                    return at
+                self._folded(entry, items[start:at], state, external)
+                self._raised(entry, items[at], events[at], error)
                 return at + 1
             internal, outer = result
             if internal is False or outer is False:
@@ -586,7 +583,7 @@ class Run:
             if entry.waiting is None or entry.waiting[0] is not item:
                 return
         event = item[1].event(_decode(item[2]), item[3])
-        loop = asyncio.get_running_loop()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         watch = loop.call_later(HANGS_AFTER, self._hangs, entry.key, item[0])
         try:
             result = self.function(event, entry.state)
@@ -598,8 +595,9 @@ class Run:
             if internal is not False:
                 encode_state(internal)
         except BaseException as error:
-            ended = isinstance(error, KeyboardInterrupt | GeneratorExit)
-            if ended or (isinstance(error, asyncio.CancelledError) and self._stopping):
+            stopped = isinstance(error, asyncio.CancelledError) and self._stopping
+            left = isinstance(error, GeneratorExit) and not _runs(task)
+            if stopped or left or isinstance(error, KeyboardInterrupt):
                 self._undo(entry)  # it stays in work, and is folded after the next start
                 raise
             entry.seq = item[0]
@@ -856,8 +854,20 @@ def _nobody() -> None:
 def _close(awaitable: Any) -> None:
     close = getattr(awaitable, "close", None)
     if close is not None:
-        with contextlib.suppress(RuntimeError):  # it won't end: it is left
+        try:
             close()
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # it won't end, or fails at it: it is left, and begun anew all the same
+            return
+
+
+def _runs(task: asyncio.Task[Any] | None) -> bool:
+    """Whether this is the step of a task; it isn't where what the loop left behind is cleared away."""
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # there is no loop any more
+        return False
 
 
 def _not_a_pair(result: Any) -> ReducerError:
