@@ -44,8 +44,8 @@ class Folded(dict[str, Any]):
         if not self.failures:
             return ""
         return (
-            f"The reducer failed at {self.failures:,} of {self.report.events:,} events, which aren't in these "
-            f"states (.errors has more). The first: {self.errors[0]}"
+            f"The reducer failed at {self.failures:,} of {self.report.events:,} events: these states are "
+            f"without them (.errors has more). The first: {self.errors[0]}"
         )
 
     def __repr__(self) -> str:
