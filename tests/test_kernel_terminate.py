@@ -87,12 +87,13 @@ def test_sigterm_needs_no_help_of_the_cell(
     assert after.execute(COUNTED).text == events
 
 
+@pytest.mark.parametrize("cell", [_SWALLOWS, _AWAITS], ids=["swallows", "awaits"])
 def test_events_that_wait_are_kept_where_a_cell_holds_the_loop(
-    start_kernel: StartKernel, workspace: Path
+    start_kernel: StartKernel, workspace: Path, cell: str
 ) -> None:
     """What came just before a cell that never lets go of the kernel's loop is in the archive afterwards."""
     kernel = start_kernel(workspace=workspace)
-    kernel.send(_LAST_EVENT + _SWALLOWS)
+    kernel.send(cell.replace("print(", _LAST_EVENT + "print(", 1))
     kernel.next_message(says_on)
     os.kill(kernel.pid, signal.SIGTERM)
     until(lambda: not kernel.alive, timeout=5, what="the kernel process ends")
@@ -117,3 +118,41 @@ def test_a_forked_process_ends_alone(start_kernel: StartKernel) -> None:
     kernel = start_kernel()
     assert kernel.execute(_FORKED).text == f"{-signal.SIGTERM}\n"
     assert kernel.execute("print(6 * 7)").text == "42\n"
+
+
+_ON_A_THREAD = """\
+import asyncio, sys, threading
+from jupyter_client.blocking.client import BlockingKernelClient
+from lo_kernel.kernel.app import LOKernelApp
+ready, over = threading.Event(), threading.Event()
+def run():
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    app = LOKernelApp.instance()
+    app.initialize(["-f", sys.argv[1]])
+    ready.set()
+    app.start()
+    over.set()
+threading.Thread(target=run).start()
+assert ready.wait(20)
+client = BlockingKernelClient(connection_file=sys.argv[1])
+client.load_connection_file()
+client.start_channels()
+client.wait_for_ready(20)
+client.execute_interactive("print(lo.port > 0)", timeout=20)
+client.shutdown()
+print("over", over.wait(10), file=sys.__stdout__)
+client.stop_channels()
+"""
+
+
+def test_a_kernel_on_a_thread_of_somebodys_process(environment: dict[str, str], tmp_path: Path) -> None:
+    """It has no signals there, and starts and ends as any other."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_A_THREAD, str(tmp_path / "kernel.json")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.stdout.endswith("over True\n"), done.stdout + done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ class LOKernelApp(IPKernelApp):
 
     def init_signal(self) -> None:
         """SIGTERM and SIGHUP end the kernel in order; by hand, so does Ctrl-C where no cell runs."""
-        super().init_signal()
         numbers = end_signals()
         self._ending = Ending(numbers, self._leave)
+        super().init_signal()  # outside of the main thread it raises, and the kernel runs without handlers
         for number in numbers:
             signal.signal(number, self._terminate)
         self._ending.watch()
@@ -145,7 +146,8 @@ class LOKernelApp(IPKernelApp):
             self._running = False
             self._ending.loop_over()
             if isinstance(self.kernel, LOKernel):
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing may cut off the last writes
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing may cut off the last writes
                 asyncio_loop_of(self.io_loop).run_until_complete(self.kernel.stop_app())
                 self.kernel.close_record()
             self._ending.all_over()

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOKernel", "LOWithoutApp", "asyncio_loop_of"]
 
-_ENGINE = f"{lo_kernel.__path__[0]}{os.sep}engine{os.sep}"
+_ARCHIVE = os.path.join(lo_kernel.__path__[0], "engine", "archive", "")  # noqa: PTH118 - a text to compare
 _HELD_TOO_LONG = 2.0  # s that a cell may keep the app from answering before the kernel says so
 
 
@@ -227,7 +227,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
         if runtime is None or self.settings.loop != "kernel" or not runtime.archive.writable:
             return
         while frame is not None:
-            if frame.f_code.co_filename.startswith(_ENGINE):  # it may be in the middle of the same
+            if frame.f_code.co_filename.startswith(_ARCHIVE):  # it may be in the middle of the same
                 return
             frame = frame.f_back
         try:
