@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lo_kernel.kernel.audit.erasing import delete_texts, finish_deleting
+from lo_kernel.kernel.audit.erasing import delete_texts, finish_deleting, pack
 from lo_kernel.kernel.audit.files import DELETING
 from lo_kernel.kernel.audit.log import AuditLog
 from lo_kernel.kernel.audit.reading import AuditReader
@@ -216,3 +216,52 @@ while time.monotonic() < end:
         looks += 1
     assert process.returncode == 0
     assert looks > 5
+
+
+def many_files(workspace: Path) -> AuditLog:
+    """A record of several files, all but the last one compressed."""
+    log = opened(workspace, rotate_bytes=2000)
+    recorder = Recorder(log)
+    for number in range(20):
+        cell(recorder, number, f"x = {number} # {'Zoe' if number % 3 else 'Kim'}")
+    pack(log)
+    return log
+
+
+def test_others_write_while_texts_are_searched(workspace: Path) -> None:
+    """Years of texts take long to read: nobody waits for it, and nothing of theirs is lost."""
+    log, other = many_files(workspace), opened(workspace)
+    newest = sorted(log.folder.glob("text-*"))[-1].read_text()
+    written = 0
+
+    def wanted(text: str) -> bool:
+        nonlocal written
+        if text not in newest:
+            other.append("note", {"beside": text[:5]})  # raises where the record is held
+            written += 1
+        return "Zoe" in text
+
+    assert delete_texts(log, wanted, "a test") == 13
+    assert written > 5
+    assert not names_zoe(workspace)
+    assert verify(workspace, state=log.state).ok
+    log.close()
+    other.close()
+
+
+def test_a_damaged_text_file_does_not_keep_the_others(workspace: Path) -> None:
+    """What can be read is deleted; of the rest an erasure tells, and does not fail for ever."""
+    log = many_files(workspace)
+    damaged = sorted(log.folder.glob("text-*.zst"))[1]
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    damaged.write_bytes(data)
+    with pytest.raises(ValueError, match="decompressed"):
+        delete_texts(log, lambda text: "Zoe" in text, "a test")
+    told: list[BaseException] = []
+    recorder = Recorder(log, on_error=told.append)
+    assert recorder.forget("tc-zoe", lambda text: "Zoe" in text) > 5
+    assert [damaged.name in str(error) for error in told] == [True]
+    damaged.unlink()
+    assert not names_zoe(workspace)
+    log.close()

@@ -119,8 +119,13 @@ def _delete_text(parser: OptionParser, options: argparse.Namespace, workspace: P
     log, words = AuditLog(workspace), options.subject.casefold()
     log.open()
     try:
-        count = delete_texts(log, lambda text: words in text.casefold(), options.reason)
+        damaged: list[ValueError] = []
+        count = delete_texts(
+            log, lambda text: words in text.casefold(), options.reason, on_damage=damaged.append
+        )
     finally:
         log.close()
     print(f"{count} texts deleted from the record; the chain stays as it was")
-    return 0
+    for error in damaged:
+        print(f"lo-kernel: {error}", file=sys.stderr)
+    return 1 if damaged else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +43,48 @@ class _Intent(msgspec.Struct):
     hashes: list[str]
 
 
-def delete_texts(log: AuditLog, wanted: Callable[[str], bool], reason: str) -> int:
+def delete_texts(
+    log: AuditLog,
+    wanted: Callable[[str], bool],
+    reason: str,
+    *,
+    on_damage: Callable[[ValueError], None] | None = None,
+) -> int:
     """Delete every text that is ``wanted``; how many there were.
 
-    The record says that they were deleted, why and when; the chain stays whole.
+    The record says that they were deleted, why and when; the chain stays whole. ``on_damage`` is told of a
+    file that can't be read, and so may hold one still (by default that is raised).
     """
+    # closed files before the record is held: others, and cells, wait for it no longer than must be
+    early: dict[Path, tuple[object, list[str]]] = {}
+    for path in _text_files(log)[:-1]:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            early[path] = _stamp(path), _wanted_in(path, wanted)
     with log.writing() as writing:
         _finish(log, writing)
-        hashes = [
-            text.hash
-            for path in _text_files(log)
-            for text in map(_read_text, lines_of(path))
-            if text is not None and wanted(text.text)
-        ]
-        hashes = list(dict.fromkeys(hashes))  # one that is being compressed is there twice
+        found: dict[Path, list[str]] = {}
+        for path in _text_files(log):
+            stamp, hits = early.get(path, (None, []))
+            if stamp != _stamp(path):
+                try:
+                    hits = _wanted_in(path, wanted)
+                except ValueError as error:
+                    if on_damage is None:
+                        raise
+                    on_damage(ValueError(f"{path}: {error}. It may hold what was to be deleted: delete it"))
+            if hits:
+                found[path] = hits
+        hashes = list(dict.fromkeys(each for hits in found.values() for each in hits))
         if hashes:
             intent = msgspec.json.encode({"reason": reason, "hashes": hashes})
             _write_whole(log.folder / DELETING, intent)
-            _finish(log, writing)
+            _finish(log, writing, found)
     return len(hashes)
+
+
+def _wanted_in(path: Path, wanted: Callable[[str], bool]) -> list[str]:
+    texts = map(_read_text, lines_of(path))
+    return [text.hash for text in texts if text is not None and wanted(text.text)]
 
 
 def finish_deleting(log: AuditLog) -> None:
@@ -71,7 +94,8 @@ def finish_deleting(log: AuditLog) -> None:
             _finish(log, writing)
 
 
-def _finish(log: AuditLog, writing: Writing) -> None:
+def _finish(log: AuditLog, writing: Writing, files: Iterable[Path] | None = None) -> None:
+    """Delete what was written down; ``files`` are those in which it is, where that is known."""
     try:
         intent = msgspec.json.decode((log.folder / DELETING).read_bytes(), type=_Intent)
     except FileNotFoundError:
@@ -79,15 +103,22 @@ def _finish(log: AuditLog, writing: Writing) -> None:
     writing.append("redaction", {"reason": intent.reason, "hashes": intent.hashes})
     log.sync()
     gone = frozenset(intent.hashes)
-    for path in _text_files(log):
-        lines = list(lines_of(path))
-        kept = [line for line in lines if (text := _read_text(line)) is None or text.hash not in gone]
-        if len(kept) < len(lines):
-            data = b"".join(kept)
-            write_over(path, _packed(data) if path.suffix == ".zst" else data)
+    for path in _text_files(log) if files is None else files:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # one that can't be read holds none of them
+            lines = list(lines_of(path))
+            kept = [line for line in lines if (text := _read_text(line)) is None or text.hash not in gone]
+            if len(kept) < len(lines):
+                data = b"".join(kept)
+                write_over(path, _packed(data) if path.suffix == ".zst" else data)
     log.reopen()
     _tidy(log)
     (log.folder / DELETING).unlink()
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What tells whether a file is the one that was read."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _text_files(log: AuditLog) -> list[Path]:

@@ -236,16 +236,16 @@ class Recorder:
         from lo_kernel.engine.learners import mentions
         from lo_kernel.kernel.audit.erasing import delete_texts
 
+        named = named or mentions([], ids=[learner])
         with self._lock:
             with self.log.writing():
                 self.aliases.forget(learner)
                 self._sets.clear()
                 self._readings.clear()
                 self._last_set = ("", frozenset())
-            named = named or mentions([], ids=[learner])
             self._erased.append(named)
             self._later.clear()
-            return delete_texts(self.log, named, "a learner was erased")
+        return delete_texts(self.log, named, "a learner was erased", on_damage=self.note)
 
     def knows(self, learner: str) -> bool:
         """Whether a learner has an alias."""
