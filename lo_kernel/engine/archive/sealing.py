@@ -25,6 +25,7 @@ from lo_kernel.engine.archive.index import (
     read_index,
 )
 from lo_kernel.engine.archive.lines import line_at
+from lo_kernel.engine.archive.marks import merged
 from lo_kernel.engine.archive.segments import Segment, list_segments, sync_folder, write_whole
 from lo_kernel.errors import ArchiveError
 
@@ -120,7 +121,7 @@ def repair_packed(segment: Segment) -> str:
     decompress = ZstdDecompressor().decompress
     temporary = segment.plain.with_name(f"{segment.plain.name}.{os.getpid()}.tmp")
     source = os.open(segment.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    lost: list[str] = []
+    lost: list[tuple[int, int]] = []
     try:
         try:
             index: SegmentIndex = read_index(segment.plain)
@@ -133,7 +134,7 @@ def repair_packed(segment: Segment) -> str:
                     os.lseek(source, block.at, os.SEEK_SET)
                     out.write(decompress(os.read(source, block.size)))
                 except (ZstdError, MemoryError):
-                    lost.append(f"{block.first} to {block.last}")
+                    lost.append((block.first, block.last))
             out.flush()
             os.fsync(descriptor)
     finally:
@@ -142,7 +143,8 @@ def repair_packed(segment: Segment) -> str:
     temporary.replace(segment.plain)
     index_path(segment.plain).unlink(missing_ok=True)
     aside = _set_aside(segment.path)
-    what = f"the events {', '.join(lost)} can't be read" if lost else "a part of it can't be read"
+    ranges = ", ".join(f"{first} to {last}" for first, last in merged(lost))
+    what = f"the events {ranges} can't be read" if lost else "a part of it can't be read"
     return f"{what}, the rest is used; as it was, it lies in {aside}"
 
 

@@ -77,6 +77,7 @@ class Archive:
         self._unsynced: list[LineFile] = []  # written to since they were synced last
         self._full: list[LineFile] = []  # of segments that are closed: let go of once they are synced
         self._syncing = asyncio.Lock()
+        self._reported: set[tuple[Path, str]] = set()
         self._damaged: dict[int, Segment] = {}
         self._untidy = False
         self._flushed = 0
@@ -95,7 +96,13 @@ class Archive:
         if writable:
             self._stop.clear()
             for folder in (self.folder, self.rejected_path.parent):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                try:
+                    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                except OSError as error:
+                    raise ArchiveError(
+                        f"{folder} has to be a folder that events can be written to, and it isn't: "
+                        f"{error.strerror or error}"
+                    ) from error
             tidy(self.folder)
             self._repair(self.rejected_path)
             self._untidy = True
@@ -421,7 +428,9 @@ class Archive:
     # -- keeping -------------------------------------------------------------------------------
 
     def _report(self, segment: Segment, kind: str, message: str) -> None:
-        self.errors.add(f"archive {segment.path.name}", message, kind=kind)
+        if (segment.path, message) not in self._reported:  # whoever reads meets it again
+            self._reported.add((segment.path, message))
+            self.errors.add(f"archive {segment.path.name}", message, kind=kind)
         if kind == "CorruptSegment" and self.writable:
             self._damaged[segment.first] = segment
             self._untidy = True

@@ -1,0 +1,49 @@
+"""What the archive says where files are damaged, or not what they should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lo_kernel.engine.archive import Archive
+from lo_kernel.engine.errorlog import ErrorLog
+from lo_kernel.engine.events import Sender, identify
+from lo_kernel.errors import ArchiveError
+
+
+@pytest.mark.parametrize("name", ["archive", "rejected"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path, name: str) -> None:
+    """A workspace in which a file stands where events go is refused in a sentence."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ArchiveError, match=f"{name} has to be a folder"):
+        Archive(tmp_path, ErrorLog()).open(writable=True)
+
+
+async def test_damage_is_told_once_in_few_words(tmp_path: Path) -> None:
+    """Blocks that lie side by side are one range, and reading them again is not another damage."""
+    errors = ErrorLog()
+    archive = Archive(tmp_path, errors, segment_bytes=2_000_000)
+    archive.open(writable=True)
+    sender: Any = Sender(identify({"user_id": "u0"}), "a")  # type: ignore[arg-type]
+    for number in range(30_000):
+        archive.append(sender, b'{"event":"x","text":"%d%d"}' % (number, number**5), 1.5)
+        if number % 1000 == 0:
+            await archive.flush()
+    await archive.flush()
+    await archive.keep()
+    packed = sorted(archive.folder.glob("*.zst"))[0]
+    data = bytearray(packed.read_bytes())
+    data[200:-200] = bytes(len(data) - 400)
+    packed.write_bytes(data)
+    for _ in range(3):
+        assert sum(1 for _ in archive.read()) < 30_000
+    blocks = errors.of(f"archive {packed.name}")[0].count
+    assert errors.of(f"archive {packed.name}")[0].kind == "CorruptSegment"
+    await archive.keep()
+    found = {entry.kind: entry for entry in errors.of(f"archive {packed.name}")}
+    assert found["CorruptSegment"].count == blocks > 1
+    assert "the events 1 to " in found["SetAside"].message
+    assert found["SetAside"].message.count(" to ") == 1
+    archive.close()
