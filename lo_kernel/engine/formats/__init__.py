@@ -102,7 +102,7 @@ def _by_head(head: bytes) -> type[Format] | None:
         return JsonLines if {"event", "client"} & set(record) else None
     names = line.decode(errors="replace").lower()
     for kind in (Tsv, Csv):
-        columns = {name.strip().strip('"') for name in names.split(kind.delimiter)}
+        columns = {name.strip().strip('"') for name in names.split(kind.delimiter_of(names))}
         if len(columns) > 1 and columns & set(LEARNER) and columns & set(EVENT):
             return kind
     return None

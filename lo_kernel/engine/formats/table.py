@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, ClassVar, Final
 
 from lo_kernel.engine.events import Identity, Sender, safe_user_id
@@ -33,11 +34,12 @@ class Csv(Format):
 
     name: ClassVar[str] = "csv"
     source: ClassVar[str | None] = "table"
-    delimiter: ClassVar[str] = ","
 
     def records(self, chunks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
         """See :class:`Format`: rows as dictionaries, under the names that an event has."""
-        reader = csv.reader(_text_lines(chunks), delimiter=self.delimiter)
+        lines = _text_lines(chunks)
+        first = next(lines, "")
+        reader = csv.reader(chain([first] if first else [], lines), delimiter=self.delimiter_of(first))
         header: list[str] | None = None
         while True:
             line = reader.line_num + 1
@@ -54,6 +56,15 @@ class Csv(Format):
                 yield line, EventError(f"expected {len(header)} values, got {len(row)}", reason="not_a_row")
             elif row:
                 yield line, dict(zip(header, row, strict=False))
+
+    @classmethod
+    def delimiter_of(cls, header: str) -> str:
+        """What stands between the names of a header: where a comma is in numbers, tables have semicolons.
+
+        >>> Csv.delimiter_of("event;user_id;value"), Csv.delimiter_of('event,user_id,"a;b"')
+        (';', ',')
+        """
+        return ";" if _known(header, ";") > _known(header, ",") else ","
 
     def parse(self, record: Any) -> Parsed | None:
         """See :class:`Format`."""
@@ -82,7 +93,17 @@ class Tsv(Csv):
     """Reads TSV."""
 
     name: ClassVar[str] = "tsv"
-    delimiter: ClassVar[str] = "\t"
+
+    @classmethod
+    def delimiter_of(cls, header: str) -> str:
+        """A tab."""
+        return "\t"
+
+
+def _known(header: str, delimiter: str) -> int:
+    """How many names that we know a header has, read with this delimiter."""
+    names = {name.strip().strip('"').lower() for name in header.removeprefix("\ufeff").split(delimiter)}
+    return len(names & {*LEARNER, *TIME, *EVENT})
 
 
 def _header(row: list[str]) -> list[str]:
