@@ -176,7 +176,7 @@ async def test_a_newer_connection_takes_the_stream_over(settings: Settings) -> N
 
 async def test_nothing_is_acknowledged_that_the_disk_has_not(settings: Settings, monkeypatch: Any) -> None:
     """While the disk takes nothing no count goes out; sources are held back, and nothing is lost."""
-    monkeypatch.setattr("lo_kernel.engine.pipeline._ROOM", 200)
+    monkeypatch.setattr("lo_kernel.engine.commits._ROOM", 200)
     async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
         runtime.add_reducer("count", count, module="tests")
         await say(ws, lock(), who("u0"))
