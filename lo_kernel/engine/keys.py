@@ -58,6 +58,10 @@ class EventField:
 
     event: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.event, str) or not self.event:
+            raise ReducerError(f"EventField: expected the name of a field, a text, got {self.event!r}")
+
     @property
     def key_name(self) -> str:
         """How the field is written in a key."""
@@ -238,8 +242,8 @@ def getter(field: ScopeField) -> Callable[[str, Mapping[str, Any]], str | None]:
 
     def by_name(student: str, client: Mapping[str, Any]) -> str | None:
         for each in names:
-            if each in client:
-                return _value(client[each])
+            if each in client and (value := _value(client[each])) is not None:
+                return value
         return None
 
     return by_name
