@@ -19,6 +19,7 @@ from typing import Protocol
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.archive.marks import merged as merged_ranges
 from lo_kernel.engine.commits import COMMIT_EVERY
+from lo_kernel.engine.commits import COMMIT_EVERY
 from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, grouped, merged
 from lo_kernel.engine.formats import Fingerprint, Format, fingerprint
 from lo_kernel.engine.journal import Journal, held_records, journal_of
