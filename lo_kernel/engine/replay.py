@@ -19,8 +19,8 @@ from typing import Protocol
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.archive.marks import merged as merged_ranges
 from lo_kernel.engine.commits import COMMIT_EVERY
-from lo_kernel.engine.commits import COMMIT_EVERY
-from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, grouped, merged
+from lo_kernel.engine.events import Arrival
+from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, merged
 from lo_kernel.engine.formats import Fingerprint, Format, fingerprint
 from lo_kernel.engine.journal import Journal, held_records, journal_of
 from lo_kernel.engine.pipeline import Pipeline
@@ -144,26 +144,38 @@ async def _feed(
     limit: int | None,
     on_progress: Callable[[ReplayReport], None] | None,
 ) -> None:
-    if len(files) > 1:
-        batches = grouped(merged(files), files, _AT_ONCE, limit)
-    elif limit is None and files[0].learner is None and files[0].format.takes:
-        batches = files[0].arrivals(_AT_ONCE)
-    else:
-        # what is held can be passed over unread, unless it has to be counted
-        early = limit is None and files[0].learner is None
-        batches = grouped(files[0].events(early=early), files, _AT_ONCE, limit)
+    arrivals: list[Arrival] = []
+    # what is held can be passed over unread, unless it has to be counted, or its time decides what is next
+    early = limit is None and files[0].learner is None and len(files) == 1
     tell_at = 0.0
-    for arrivals in batches:
-        if arrivals:
-            report.events += len(arrivals)
-            pipeline.take_many(arrivals)
+    events = files[0].events(early=early) if len(files) == 1 else merged(files)
+    for item in events:
+        if item is None:
+            _take(pipeline, arrivals, report)
+            if limit is not None and sum(file.matching for file in files) >= limit:
+                return
+            if perf_counter() > deadline.at:
+                report.done = sum(file.bytes.read for file in files)
+                if on_progress is not None and perf_counter() > tell_at:
+                    tell_at = perf_counter() + _TELL_EVERY
+                    on_progress(report)
+                await give_way()
+                deadline.renew()
+            continue
+        number, (time, sender, body, raw) = item
+        arrivals.append((sender, body, raw, time, number))
+        if len(arrivals) >= _AT_ONCE:
+            _take(pipeline, arrivals, report)
             if pipeline.full:
                 await pipeline.room()
                 deadline.renew()
-        if perf_counter() > deadline.at:
-            report.done = sum(file.bytes.read for file in files)
-            if on_progress is not None and perf_counter() > tell_at:
-                tell_at = perf_counter() + _TELL_EVERY
-                on_progress(report)
-            await give_way()
-            deadline.renew()
+        if limit is not None and report.events + report.held + len(arrivals) >= limit:
+            break
+    _take(pipeline, arrivals, report)
+
+
+def _take(pipeline: Pipeline, arrivals: list[Arrival], report: ReplayReport) -> None:
+    if arrivals:
+        report.events += len(arrivals)
+        pipeline.take_many(arrivals)
+        arrivals.clear()
