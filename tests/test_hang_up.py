@@ -39,15 +39,17 @@ def test_a_server_and_a_kernel_end_in_order(
     """In less than 2 s no file is left, the workspace is free, and the record has its end."""
     command = [sys.executable, "-m", "lo_kernel", mode]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
-    if mode == "--lokernel":
-        process.stdout.readline()
-        process.stdout.readline()
-    began = time.monotonic()
-    process.send_signal(number)
-    process.communicate(timeout=5)
-    assert time.monotonic() - began < 2
+    try:
+        assert process.stdout is not None
+        for _ in range(3 if mode == "--lokernel" else 1):
+            process.stdout.readline()
+        began = time.monotonic()
+        process.send_signal(number)
+        process.communicate(timeout=5)
+        assert time.monotonic() - began < 2
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 0
     assert not files(environment, workspace)
     assert not is_locked(workspace)
@@ -125,8 +127,12 @@ def test_a_server_whose_app_hangs_can_be_ended(app: str, environment: dict[str, 
     env = environment | {"PYTHONPATH": os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "lo_kernel", "serve", "--app", f"awkward:{app}"]
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: (tmp_path / "begun").exists(), timeout=20)
-    began = time.monotonic()
-    process.terminate()
-    process.wait(5)
-    assert time.monotonic() - began < 2
+    try:
+        until(lambda: (tmp_path / "begun").exists(), timeout=20)
+        began = time.monotonic()
+        process.terminate()
+        process.wait(5)
+        assert time.monotonic() - began < 2
+    finally:
+        process.kill()
+        process.wait()

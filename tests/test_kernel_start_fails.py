@@ -116,7 +116,12 @@ def begin(apps: Path, app: str, loop: str, environment: dict[str, str]) -> subpr
     command = [sys.executable, "-m", "lo_kernel", "-f", str(apps / "kernel.json")]
     env = environment | settings(apps, app, loop)
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: (apps / "begun").exists(), timeout=20, what="the app's module to be imported")
+    try:
+        until(lambda: (apps / "begun").exists(), timeout=20, what="the app's module to be imported")
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     return process
 
 
