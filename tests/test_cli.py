@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -275,8 +276,17 @@ def test_lab_opens_the_example_with_a_class_streaming_in(start: Started, kernel:
     os.environ["LO_KERNEL_WORKSPACE"] = str(kernel.workspace)
     lab = start("lab", "--students", "3", "--no-browser", f"--ServerApp.port={free_port()}")
     address = lab.says("/lab/tree/local_reducer.ipynb?token=").split()[-1]
-    with urllib.request.urlopen(address, timeout=10) as page:
-        assert page.status == 200
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(address, timeout=10) as page:
+                return bool(page.status == 200)
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ConnectionRefusedError):  # it prints the address, and then listens
+                return False
+            raise
+
+    until(answers, timeout=30, what="JupyterLab to answer")
     until(lambda: int(kernel.execute("print(len(lo.events))").text) > 0, timeout=20)
     assert lab.end() == 0
     assert "Traceback" not in lab.output
