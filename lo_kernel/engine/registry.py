@@ -138,7 +138,7 @@ class Registry(Registered):
             old.status, old.successor = "replaced", registration
             registration.run = old.run  # until the swap it answers
         if old is None or old.run is None or old.run.code != registration.code:
-            self.errors.forget(f"reducer '{reducer_id}'")  # else its events stay failed, and nothing runs again
+            self.errors.forget(f"reducer '{reducer_id}'")  # else nothing runs again, and they stand
         self._registrations[reducer_id] = registration
         self._begin(registration, migrate, on_progress)
         return registration
