@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+from apps import running_app
+from event_files import SOURCE, study_log
+from waiting import auntil
 
+from lo_kernel import student_event_reducer
 from lo_kernel.bridge import LoopBridge
 from lo_kernel.notebook.observer import LearningObserver
 from lo_kernel.runtime import Runtime
@@ -41,3 +46,24 @@ async def test_a_job_that_nobody_awaits_is_told_after_the_cell(workspace: Path) 
         await asyncio.wrap_future(job._future)
     assert lo._take_notices() == ["query x: ValueError: no such course"]
     assert lo._take_notices() == []
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+async def test_a_cancelled_job_leaves_the_reducer_out(tmp_path: Path, settings: Settings, steps: int) -> None:
+    """However early it is cancelled: the reducer doesn't come in behind its back."""
+
+    @student_event_reducer(null_state={"count": 0})
+    async def counted(event: Any, state: Any) -> Any:
+        return {"count": state["count"] + 1}, False
+
+    async with running_app(settings) as runtime:
+        lo = LearningObserver(runtime, LoopBridge(asyncio.get_running_loop()))
+        await lo.replay(study_log(tmp_path / "x.log", range(5000)))
+        job = lo.add_reducer("counted", counted, context=SOURCE)
+        registration = lo.reducers["counted"]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        assert job.cancel()
+        await auntil(lambda: registration.status == "cancelled", what="the registration to end")
+        assert job.status == "cancelled"
+        assert lo._take_notices() == []

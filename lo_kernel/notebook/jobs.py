@@ -41,6 +41,7 @@ class Job(Generic[T]):
         *,
         on_error: Callable[[str, BaseException], object] | None = None,
         on_show: Callable[[Job[T]], None] | None = None,
+        on_cancel: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.done = 0
@@ -53,6 +54,7 @@ class Job(Generic[T]):
         self._bridge = bridge
         self._on_error = on_error
         self._on_show = on_show
+        self._on_cancel = on_cancel
         self._task: asyncio.Task[T] | None = None
         self._listeners: list[Callable[[], None]] = []
         if bridge.on_loop:
@@ -63,6 +65,8 @@ class Job(Generic[T]):
     def _start(self, work: Coroutine[Any, Any, T]) -> None:
         if self._future.cancelled():
             work.close()
+            if self._on_cancel is not None:
+                self._on_cancel()
             return
         self._task = asyncio.get_running_loop().create_task(work)
         self._task.add_done_callback(self._finish)
@@ -72,6 +76,8 @@ class Job(Generic[T]):
         self.ended = time.monotonic()
         if task.cancelled():
             self._future.cancel()
+            if self._on_cancel is not None:
+                self._on_cancel()
         elif (error := task.exception()) is not None:
             if self._on_error is not None:
                 self._on_error(self.name, error)

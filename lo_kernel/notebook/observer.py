@@ -6,7 +6,6 @@ what has to happen on the app's loop gets there through the bridge.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -170,16 +169,13 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         registration = self._bridge.call(register)
 
         async def work() -> Registration:
-            try:
-                await registration.ready()
-            except asyncio.CancelledError:  # the job was: the old reducer stays in place
-                registration.cancel()
-                raise
+            await registration.ready()
             if job is not None:
                 job.progress(registration.done, registration.total, runtime.heard_by(registration))
             return registration
 
-        job = self._job(f"reducer {id!r}", work(), about=f"reducer {id!r}")
+        # cancelled, also before it could begin, it leaves the old reducer in place
+        job = self._job(f"reducer {id!r}", work(), about=f"reducer {id!r}", on_cancel=registration.cancel)
         return job
 
     # -- events --------------------------------------------------------------------------------

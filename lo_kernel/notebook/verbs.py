@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lo_kernel.bridge import LoopBridge
@@ -35,7 +35,14 @@ class Verbs:
                 "What went wrong at its start, if anything did, is in lo.errors"
             )
 
-    def _job(self, name: str, work: Coroutine[Any, Any, T], *, about: str = "") -> Job[T]:
+    def _job(
+        self,
+        name: str,
+        work: Coroutine[Any, Any, T],
+        *,
+        about: str = "",
+        on_cancel: Callable[[], None] | None = None,
+    ) -> Job[T]:
         def show(job: Job[T]) -> None:
             if self._kernel is None:
                 print(repr(job))
@@ -48,7 +55,7 @@ class Verbs:
                 self._runtime.errors.add(name, error)
                 self._failing = None
 
-        job = Job(name, work, self._bridge, on_error=failed, on_show=show)
+        job = Job(name, work, self._bridge, on_error=failed, on_show=show, on_cancel=on_cancel)
         return job
 
     def _job_displays(self) -> JobDisplays:
