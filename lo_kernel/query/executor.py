@@ -178,8 +178,8 @@ class Executor:
             there = ", ".join(dag.exports) or "none"
             name = f"query {dag.name!r}" if dag.name else "query"
             raise QueryError(f"{name}: expected an export to answer, got none; there are: {there}")
-        check_json(dict(parameters or {}), "parameters")
         given = {key: value for key, value in (parameters or {}).items() if key not in HIDDEN_PARAMETERS}
+        check_json(given, "parameters")
         open_query = not isinstance(query, str)  # a named one of the field's runs as it does there
         check(dag, chosen, self.functions, self.reducers, given, strict=strict, paths=open_query)
         env = Env(self.reader, self.reducers, self.functions, given, FunctionContext(names))
