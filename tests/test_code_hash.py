@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import collections
 import dataclasses
 import enum
@@ -10,13 +11,16 @@ import fractions
 import functools
 import os
 import pathlib
+import random
+import socket
 import subprocess
 import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import aiohttp
 import pytest
 from ingest_parts import SOURCE, running
 from waiting import auntil
@@ -142,10 +146,142 @@ def test_the_hash_is_the_same_in_another_process() -> None:
     assert len(found) == 1
 
 
-def test_what_cannot_be_told_counts_as_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A generator, or an array beyond measure, is never taken for what it was."""
-    lines = (line for line in "ab")
-    assert code_hash(reaching(lines)) != code_hash(reaching(lines))
+class Gate(asyncio.Event):
+    """A living thing with a number of one's own."""
+
+    number = 1
+
+
+def used_event() -> Iterator[Any]:
+    """An event that is set, and waited for."""
+    event = asyncio.Event()
+    yield event
+    event.set()
+    yield event
+
+
+def used_lock() -> Iterator[Any]:
+    """A lock that is held."""
+    lock = threading.Lock()
+    yield lock
+    with lock:
+        yield lock
+
+
+def used_queue() -> Iterator[Any]:
+    """A queue in which something waits."""
+    waiting: asyncio.Queue[int] = asyncio.Queue()
+    yield waiting
+    waiting.put_nowait(1)
+    yield waiting
+
+
+def used_task() -> Iterator[Any]:
+    """A future, as a task is, that gets done."""
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    yield future
+    future.set_result(1)
+    yield future
+    loop.close()
+
+
+def used_generator() -> Iterator[Any]:
+    """A generator that went on."""
+    lines = (line for line in "abc")
+    yield lines
+    next(lines)
+    yield lines
+
+
+def used_numbers() -> Iterator[Any]:
+    """A random generator that was asked."""
+    numbers = random.Random(1)
+    yield numbers
+    numbers.random()
+    yield numbers
+
+
+def used_method() -> Iterator[Any]:
+    """The same by its method, as `from random import random` gives it."""
+    numbers = random.Random(1)
+    yield numbers.random
+    numbers.random()
+    yield numbers.random
+
+
+def used_file() -> Iterator[Any]:
+    """An open file that was read."""
+    with pathlib.Path(__file__).open() as file:
+        yield file
+        file.readline()
+        yield file
+
+
+def used_socket() -> Iterator[Any]:
+    """A socket that is closed."""
+    with socket.socket() as sock:
+        yield sock
+    yield sock
+
+
+def used_client() -> Iterator[Any]:
+    """What a library makes around a loop and its sockets."""
+    loop = asyncio.new_event_loop()
+    connector = object.__new__(aiohttp.TCPConnector)
+    connector.__dict__.update(_loop=loop, _acquired=set(), _closed=True)
+    yield connector
+    connector.__dict__["_limit"] = 7
+    yield connector
+    loop.close()
+
+
+LIVING = [
+    used_event,
+    used_lock,
+    used_queue,
+    used_task,
+    used_generator,
+    used_numbers,
+    used_method,
+    used_file,
+    used_socket,
+    used_client,
+]
+
+
+@pytest.mark.parametrize("used", LIVING)
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_changes_by_itself_counts_by_its_class(used: Callable[[], Iterator[Any]], inside: bool) -> None:
+    """A lock, a task, a file, ... doesn't make other code by being used; what lies beside it counts."""
+
+    def around(thing: Any, weight: int = 1) -> Any:
+        return types.SimpleNamespace(thing=thing, weight=weight) if inside else thing
+
+    found = [(code_hash(reaching(around(thing))), code_hash(reaching(around(thing, 2)))) for thing in used()]
+    assert len(found) == 2
+    assert found[0] == found[1]
+    assert (found[0][0] != found[0][1]) == inside
+    assert found[0][0] != code_hash(reaching(around(7)))
+
+
+def test_the_code_of_what_changes_by_itself_counts() -> None:
+    """Another class of one's own, or another generator's code, is other code."""
+    gate, opened = Gate(), Gate()
+    opened.set()
+    assert code_hash(reaching(gate)) == code_hash(reaching(opened))
+    other = type("Gate", (asyncio.Event,), {"number": 2, "__module__": "__main__"})()
+    assert code_hash(reaching(gate)) != code_hash(reaching(other))
+    assert code_hash(reaching(n for n in (1, 2))) != code_hash(reaching(n + 1 for n in (1, 2)))
+
+
+def test_a_name_among_living_things_is_data() -> None:
+    """A member of an enum counts by its name, in a module of sockets too."""
+    assert code_hash(reaching(socket.AF_INET)) != code_hash(reaching(socket.AF_INET6))
+
+
+def test_too_much_content_counts_as_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array beyond measure, or too many objects, are never taken for what they were."""
     monkeypatch.setattr(codehash, "_MOST_BYTES", 8)
     large = numpy_array(1)
     assert code_hash(reaching(large)) != code_hash(reaching(large))

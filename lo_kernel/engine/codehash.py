@@ -4,9 +4,10 @@ Two definitions with the same hash fold events alike, so states of the one go on
 Comments, layout and where the code stands do not count.
 
 A constant counts by its content: that is what :mod:`pickle` would write of it, whatever its class (an
-array, a table, an object of one's own). What has no content that can be told (a connection, a generator),
-or too much of it, makes a hash that no other is equal to: it is better to fold again than to mix the states
-of two codes.
+array, a table, an object of one's own). What is no data, and changes by itself (a lock, a task, a file, a
+connection, a generator), counts by its class: else the same code would be other code at each look. Too much
+content makes a hash that no other is equal to: it is better to fold again than to mix the states of two
+codes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import dis
+import enum
 import functools
 import hashlib
 import inspect
@@ -21,7 +23,7 @@ import secrets
 import sys
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 __all__ = ["code_hash"]
@@ -29,9 +31,16 @@ __all__ = ["code_hash"]
 _PLAIN: Final = frozenset({str, int, float, complex, bool, type(None), type(Ellipsis), type(NotImplemented)})
 _MOST_BYTES: Final = 64 << 20  # of one array: 0.1 s
 _MOST_OBJECTS: Final = 100_000  # of other classes: 1 s
-_NO_DATA: Final = frozenset(
-    {"_thread.lock", "_thread.RLock", "asyncio.locks.Lock", "asyncio.locks.Semaphore"}
+# Modules whose objects are no data. An object of a library that has one of the first kind in it is a
+# connection or the like, all of it; one that has a lock or a random generator in it may be a model.
+_OPEN: Final = frozenset(
+    {"_asyncio", "_io", "_socket", "_ssl", "asyncio", "io", "select", "selectors", "socket", "ssl"}
 )
+_MOVING: Final = frozenset(
+    {"_contextvars", "_queue", "_random", "_thread", "concurrent", "contextvars", "multiprocessing"}
+    | {"queue", "random", "sqlite3", "subprocess", "threading", "numpy.random"}
+)
+_HOLDERS: Final = frozenset({"builtins", "collections", "functools", "types"})  # of what is put into them
 _DESCRIPTORS: Final = (
     types.MemberDescriptorType,
     types.GetSetDescriptorType,
@@ -71,6 +80,7 @@ class _Walk:
         self.seen: dict[int, int] = {}
         self.keep: list[object] = []  # ids stay taken while the walk lasts
         self.objects = 0
+        self.open = 0  # loops, sockets, files and the like that were met
 
     def note(self, *parts: object) -> None:
         for part in parts:
@@ -133,6 +143,7 @@ class _Walk:
         walk.objects = self.objects
         walk.value(value)
         self.objects = walk.objects
+        self.open += walk.open
         self.keep += walk.keep
         return walk.digest.digest()
 
@@ -215,8 +226,13 @@ class _Walk:
         kind = type(value)
         name = f"{kind.__module__}.{kind.__qualname__}"
         ours = kind.__module__.startswith("lo_kernel.") and kind.__module__ != "lo_kernel.engine.keys"
-        if ours or name in _NO_DATA or isinstance(value, (*_DESCRIPTORS, weakref.ref)):
+        if ours or isinstance(value, (*_DESCRIPTORS, weakref.ref)):
             self.note("object", name, getattr(value, "__name__", ""))
+        elif _lives(value):
+            self.open += _is_of(kind, _OPEN)
+            self.kind_of(value)
+            for name in ("gi_code", "cr_code", "ag_code"):
+                self.value(getattr(value, name, None))
         elif isinstance(value, types.MappingProxyType):
             self.note(name)
             self.value(dict(value))
@@ -230,24 +246,30 @@ class _Walk:
             self.content(value)
 
     def content(self, value: Any) -> None:
-        """What a value would be made again from."""
+        """What a value would be made again from; of a library's connection or the like, its class."""
         self.objects += 1
         size = getattr(value, "nbytes", 0)
         if self.objects > _MOST_OBJECTS or (isinstance(size, int) and size > _MOST_BYTES):
             raise _Unsure
         self.kind_of(value)
+        before, known, opened = self.digest.copy(), len(self.seen), self.open
+        self.parts(value)
+        kind = type(value)
+        if self.open > opened and kind.__module__ not in _HOLDERS and _installed(kind):
+            self.digest = before
+            while len(self.seen) > known:
+                self.seen.popitem()
+
+    def parts(self, value: Any) -> None:
         reduce = copyreg.dispatch_table.get(type(value))
         try:
             parts: Any = reduce(value) if reduce is not None else value.__reduce_ex__(4)
         except Exception:
             fields = getattr(value, "__dict__", None)
-            if not isinstance(fields, dict) or _installed(type(value)):
-                raise _Unsure from None
-            self.value(fields)
+            if isinstance(fields, dict) and not _installed(type(value)):
+                self.value(fields)
             return
         if isinstance(parts, str):  # something that has a name
-            if not _installed(value) and not _installed(type(value)):
-                raise _Unsure
             self.note("named", getattr(value, "__module__", ""), parts)
             return
         make, arguments, state, *items = (*parts, None, None, None)[:5]
@@ -257,6 +279,21 @@ class _Walk:
         self.value(state)
         for some in items:
             self.value(None if some is None else list(some))
+
+
+def _lives(value: Any) -> bool:
+    """Whether a value is no data: its state is where it is just now, and not what somebody wrote."""
+    if isinstance(value, enum.Enum):
+        return False
+    if isinstance(value, Iterator | types.CoroutineType | types.AsyncGeneratorType):
+        return True
+    return _is_of(type(value), _OPEN | _MOVING)
+
+
+def _is_of(kind: type, modules: frozenset[str]) -> bool:
+    """Whether a class, or one that it is made from, is of some modules."""
+    names = (each.__module__.split(".") for each in kind.__mro__)
+    return any(name[0] in modules or ".".join(name[:2]) in modules for name in names)
 
 
 def _has_docstring(code: types.CodeType) -> bool:
