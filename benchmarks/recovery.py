@@ -234,7 +234,7 @@ async def check_states(folder: str, store: str) -> int:
         for registration in register(runtime):
             await registration.ready()
         for run in runtime.pipeline.runs:
-            await run.room(0)
+            await run.waiting.room(0)
         expected = await plain_fold(runtime)
         keys = await runtime.registry.keys("Internal,bench.")
         found = dict(zip(keys, await runtime.registry.read(keys), strict=True))

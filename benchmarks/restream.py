@@ -214,7 +214,7 @@ async def learners(folder: str, number: int) -> None:
             await asyncio.sleep(0.001)
     await runtime.pipeline.commit()
     assert registration.run is not None
-    assert len(registration.run.entries) == number
+    assert len(registration.run.states.entries) == number
     gc.collect()
     each_bytes = (_resident() - before) / number
     await runtime.stop()

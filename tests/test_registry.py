@@ -347,7 +347,7 @@ async def test_states_go_out_to_the_store_and_come_back(settings: Settings) -> N
             await send(runtime, 1)
             await idle(runtime)
         assert registration.run is not None
-        assert len(registration.run.entries) < 120
+        assert len(registration.run.states.entries) < 120
         keys = [key_of(f"v{number}") for number in range(300)]
         assert await runtime.registry.read(keys) == [{"n": 4}] * 300
         assert await runtime.registry.keys("Internal") == sorted([*keys, key_of()])

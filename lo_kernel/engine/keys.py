@@ -22,6 +22,7 @@ __all__ = [
     "Scope",
     "ScopeField",
     "getter",
+    "identifier",
     "learners_of",
     "parse_key",
     "reading_of",
@@ -247,6 +248,33 @@ def getter(field: ScopeField) -> Callable[[str, Mapping[str, Any]], str | None]:
         return None
 
     return by_name
+
+
+def identifier(scope: Scope) -> Callable[[str, Mapping[str, Any]], Any]:
+    """What tells the state that an event belongs to from others: a function as :func:`getter` gives one.
+
+    It gives the learner's safe id where the scope is that alone, else a tuple of the values of its fields
+    in the order of their names; ``None`` where the event lacks one.
+
+    >>> identifier(Scope([KeyField.STUDENT, EventField("doc_id")]))("tc-u0", {"doc_id": "d"})
+    ('d', 'tc-u0')
+    >>> identifier(Scope([KeyField.STUDENT]))("tc-u0", {})
+    'tc-u0'
+    """
+    getters = [getter(field) for field in sorted(scope, key=lambda field: field.key_name)]
+    if scope == Scope([KeyField.STUDENT]):
+        return getters[0]
+
+    def ident(student: str, client: Mapping[str, Any]) -> tuple[str, ...] | None:
+        values = []
+        for get in getters:
+            value = get(student, client)
+            if value is None:
+                return None
+            values.append(value)
+        return tuple(values)
+
+    return ident
 
 
 def _value(value: Any) -> str | None:

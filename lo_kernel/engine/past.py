@@ -19,10 +19,11 @@ from lo_kernel.engine.archive import Record, Senders
 from lo_kernel.engine.events import Event
 from lo_kernel.engine.live_state import MISSING, Item
 from lo_kernel.engine.pipeline import Pipeline
-from lo_kernel.engine.run import ROOM, Run
+from lo_kernel.engine.run import Run
 from lo_kernel.engine.states import decode_state, encode_state
 from lo_kernel.engine.store import Commit, ReducerRow, Store
 from lo_kernel.engine.turns import Turns
+from lo_kernel.engine.waiting import ROOM
 from lo_kernel.errors import ArchiveError, LOError, ReducerError
 
 __all__ = ["CatchUp", "OldStates", "convert"]
@@ -77,7 +78,7 @@ class CatchUp:
                     some = records[at : at + _AT_ONCE]
                     folded += self._fold(some, senders)
                     if len(run.pending) > ROOM:
-                        await run.room()
+                        await run.waiting.room()
                     if turns.over:
                         self.progress(some[-1].n - start, max(pipeline.routed, some[-1].n) - start)
                         visible = self.row is not None
@@ -172,8 +173,8 @@ async def convert(
     new.position = new.read = old.position if run is None else run.low(pipeline.routed)
     found = set(await old.store.keys(old.generation, old.prefix))
     if run is not None:
-        found.update(run.live_keys())
-        found.update(key for key in run.unsaved if key.startswith(old.prefix))
+        found.update(run.states.live_keys())
+        found.update(key for key in run.states.unsaved if key.startswith(old.prefix))
     keys = sorted(found)
     turns = Turns()
     for start in range(0, len(keys), _CHUNK):
@@ -183,12 +184,12 @@ async def convert(
             name = new.prefix + key[len(old.prefix) :]
             states[name] = await _converted(function, key, state)
             if number > new.position:
-                new.ahead[name] = number
+                new.states.ahead[name] = number
             if turns.over:
                 progress(start, len(keys))
                 await turns.give()
         await new.store.commit([Commit(new.generation, states)])
-    new.take_stored()
+    new.states.stored = True
 
 
 async def _current(old: OldStates, keys: list[str], pipeline: Pipeline) -> dict[str, tuple[Any, int]]:
@@ -202,12 +203,12 @@ async def _current(old: OldStates, keys: list[str], pipeline: Pipeline) -> dict[
             if text is not None:
                 found[key] = decode_state(text), old.ahead.get(key, 0)
             continue
-        state, number = run.peek(key), top
+        state, number = run.states.peek(key), top
         if state is MISSING:  # as the store had it: no event of it came since before it was asked
             state = None if text is None else decode_state(text)
         else:
             number = pipeline.routed if run.read is None else run.read
-        entry = run.find(key)
+        entry = run.states.find(key)
         if entry is not None and entry.waiting:  # the first of these isn't in it
             number = min(number, entry.waiting[0][0] - 1)
         if state is not None:

@@ -93,12 +93,12 @@ class Registered:
                     names[name] = where
             run, generation, store = where
             if run is not None and key.startswith("Internal,"):
-                value = run.peek(key)
+                value = run.states.peek(key)
                 if value is not MISSING:
                     values[index] = value
                     continue
             else:
-                text = run.unsaved.get(key) if run is not None else self.pipeline.plain.get(key)
+                text = run.states.unsaved.get(key) if run is not None else self.pipeline.plain.get(key)
                 if text is not None:
                     values[index] = msgspec.json.decode(text)
                     continue
@@ -146,8 +146,8 @@ class Registered:
         for (_, generation), store in places.items():
             found.update(await store.keys(generation, prefix))
         for run in runs:
-            found.update(key for key in run.live_keys() if key.startswith(prefix))
-            found.update(key for key in run.unsaved if key.startswith(prefix))
+            found.update(key for key in run.states.live_keys() if key.startswith(prefix))
+            found.update(key for key in run.states.unsaved if key.startswith(prefix))
         found.update(key for key in self.pipeline.plain if key.startswith(prefix))
         return sorted(found)
 

@@ -23,9 +23,10 @@ from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Declaration, Reducer, check_reducer, declaration_of
 from lo_kernel.engine.registered import Registered
 from lo_kernel.engine.registration import Registration
-from lo_kernel.engine.run import PENDING, Run
+from lo_kernel.engine.run import Run
 from lo_kernel.engine.states import encode_state
 from lo_kernel.engine.store import PLAIN, ReducerRow, Store
+from lo_kernel.engine.waiting import PENDING
 from lo_kernel.errors import LOError, ReducerError
 
 __all__ = ["Registration", "Registry"]
@@ -260,7 +261,7 @@ class Registry(Registered):
     def _old_states(self, new: Registration) -> OldStates | None:
         run, row = new.run, self.paused.get(new.id)
         if run is not None:
-            return OldStates(run.store, run.generation, run.prefix, run.position, run.ahead, run)
+            return OldStates(run.store, run.generation, run.prefix, run.position, run.states.ahead, run)
         if row is not None:
             prefix = reducer_prefix(row.key_name)
             return OldStates(self.store, row.generation, prefix, row.position, row.ahead)
@@ -290,12 +291,12 @@ class Registry(Registered):
     def _swap(self, new: Registration, run: Run) -> set[int]:
         """Let a run take the place of the one that answers, in one step; gives the generations to delete."""
         old = new.run
-        keys = set(run.live_keys()) if old is not run else set()
+        keys = set(run.states.live_keys()) if old is not run else set()
         gone: set[int] = set()
         if old is not None:
             self.pipeline.detach(old)
             if old is not run:
-                keys.update(old.live_keys())
+                keys.update(old.states.live_keys())
                 self._beside(old.stop())
                 if old.store is self.store:
                     gone.add(old.generation)
@@ -445,7 +446,7 @@ class Registry(Registered):
         for run in [r.run for r in registrations if r.run is not None]:
             if run.pending:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(run.room(0), 0.3)
+                    await asyncio.wait_for(run.waiting.room(0), 0.3)
                 await run.stop()
         cleaners = list(self._cleaners)
         for task in cleaners:
