@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from event_files import compressed, study_event, study_log, study_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lo_kernel.engine.files import Deadline, EventFile
 from lo_kernel.engine.formats import FORMATS, detect, fingerprint, opened, study_line
+from lo_kernel.engine.formats.base import whole_of
 from lo_kernel.engine.formats.objects import array_items
 from lo_kernel.engine.formats.source import numbered_lines
+from lo_kernel.engine.formats.study_log import StudyLog
+from lo_kernel.engine.report import ReplayReport
 from lo_kernel.errors import EventError
 
 
@@ -88,6 +93,44 @@ def test_any_study_log_comes_back(tmp_path: Path, events: list[Any]) -> None:
     good, bad = read(path, "study_log")
     assert bad == []
     assert [event for _, event in good] == [event for event, _ in written]
+
+
+def test_lines_read_together_are_what_each_is_by_itself(tmp_path: Path) -> None:
+    """Events taken from many lines at once, damaged ones among them, are those of each line read alone."""
+    chance = random.Random(4)
+    lines = [study_line(study_event(n, f"u{n % 3}")).rstrip(b"\n") for n in range(60)]
+    lines += [line.replace(b'"ip":"', b'"ip":"10.0.0.%d' % (n % 9)) for n, line in enumerate(lines)]
+    lines += [line.replace(b'"event"', b'"auth":{"safe_user_id":"tc-x"},"event"') for line in lines[:5]]
+    for line in [lines[chance.randrange(120)] for _ in range(2000)]:
+        at = chance.choice([len(line) - chance.randrange(60), chance.randrange(len(line))])
+        mark = bytes([chance.choice(b'{}[]",:_\t\r0179eatx \\\xff')])
+        damaged = chance.choice([line[:at] + mark + line[at + 1 :], line[:at] + mark + line[at:], line[:at]])
+        lines += [damaged, line, b""] if chance.random() < 0.3 else [damaged]
+    path = tmp_path / "x.study.log"
+    path.write_bytes(b"\n".join(lines))
+    report = ReplayReport(files=[str(path)])
+    file, together = EventFile(path, StudyLog(time=1.0), report, Deadline(60)), []
+    for arrivals in file.arrivals(50):
+        together += [(n, by.encoded, body, raw, time) for by, body, raw, time, n in arrivals]
+    file.close()
+    alone, bad, time, number = [], 0, 1.0, 0
+    for record in lines:
+        if record and record != b"\r":
+            number += 1
+            try:
+                try:
+                    parsed = StudyLog(time=time).parse(record)
+                except EventError as error:
+                    parsed = StudyLog(time=time).parse(whole_of(record, error))
+            except EventError:
+                bad += 1
+            else:
+                assert parsed is not None
+                time, sender, body, raw = parsed
+                alone.append((number, sender.encoded, body, raw, time))
+    assert together == alone
+    assert sum(each.count for each in report.skipped.values()) == bad
+    assert min(len(alone), bad) > 500, "both are there"
 
 
 def test_bad_lines_are_named_and_passed_over(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+from lo_kernel.engine.events import Arrival
 from lo_kernel.engine.formats import FORMATS, Format, Parsed, detect, opened
 from lo_kernel.engine.formats.base import whole_of
+from lo_kernel.engine.formats.source import line_blocks
 from lo_kernel.engine.report import ReplayReport
 from lo_kernel.errors import EventError
 
-__all__ = ["PAUSE", "Deadline", "EventFile", "Held", "Paths", "check_files", "merged"]
+__all__ = ["PAUSE", "Deadline", "EventFile", "Held", "Paths", "check_files", "grouped", "merged"]
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -40,12 +42,9 @@ class Held:
     """Whether a number is in sorted ranges; asked with growing numbers."""
 
     def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
-        self._any = bool(ranges)
+        self.last = ranges[-1][1] if ranges else 0
         self._ranges = iter(ranges)
         self._start, self._end = next(self._ranges, (0, 0))
-
-    def __bool__(self) -> bool:
-        return self._any
 
     def __contains__(self, number: int) -> bool:
         while number > self._end and self._end:
@@ -123,7 +122,7 @@ class EventFile:
         early = early and not format.stateful
         number = 0
         known = False
-        nothing_held = not held
+        nothing_held = not held.last
         for line, record in format.records(self.bytes):
             number += 1
             if perf_counter() > deadline.at:
@@ -134,14 +133,9 @@ class EventFile:
                     report.held += 1
                     continue
             try:
-                try:
-                    parsed = parse(record)
-                except EventError as error:
-                    parsed = parse(whole_of(record, error))
+                parsed = parse(record)
             except EventError as error:
-                if not known:
-                    report.skip(str(self.path), line, error)
-                continue
+                parsed = self._mended(line, record, error, known)
             if parsed is None:
                 continue
             if learner is not None and parsed[1].student != learner:
@@ -153,8 +147,59 @@ class EventFile:
                 yield PAUSE  # so that a limit can count it
                 continue
             yield number, parsed
+        self._end()
+
+    def arrivals(self, most: int) -> Iterator[list[Arrival]]:
+        """All events that aren't held, up to ``most`` at a time, of a format that takes lines together.
+
+        It gives what it has, be it nothing, when others should have their turn. A list is used again.
+        """
+        take, parse, deadline, held = self.format.take, self.format.parse, self.deadline, self.held
+        number = 0
+        found: list[Arrival] = []
+        for first, lines in line_blocks(self.bytes):
+            at, end = 0, len(lines)
+            while at < end:
+                if number >= held.last:
+                    before = len(found)
+                    take(lines, at, number + 1, most, found)
+                    taken = len(found) - before
+                    at += taken
+                    number += taken
+                if at < end and len(found) < most:
+                    record = lines[at]
+                    at += 1
+                    if not record or record == b"\r":
+                        continue
+                    number += 1
+                    if number in held:
+                        self.report.held += 1
+                    else:
+                        try:
+                            parsed = parse(record)
+                        except EventError as error:
+                            parsed = self._mended(first + at - 1, record, error, False)
+                        if parsed is not None:
+                            time, sender, body, raw = parsed
+                            found.append((sender, body, raw, time, number))
+                if len(found) >= most or perf_counter() > deadline.at:
+                    yield found
+                    found.clear()
+        yield found
+        self._end()
+
+    def _mended(self, line: int, record: Any, error: EventError, known: bool) -> Parsed | None:
+        """What a record that could not be read says without its half characters; else it is reported."""
+        try:
+            return self.format.parse(whole_of(record, error))
+        except EventError as wrong:
+            if not known:
+                self.report.skip(str(self.path), line, wrong)
+            return None
+
+    def _end(self) -> None:
         if self.bytes.problem:
-            report.skip(str(self.path), 0, EventError(self.bytes.problem, reason="damaged_file"))
+            self.report.skip(str(self.path), 0, EventError(self.bytes.problem, reason="damaged_file"))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -184,3 +229,29 @@ def merged(files: Sequence[EventFile]) -> Iterator[tuple[int, Parsed] | None]:
         _, index, number, parsed = heapq.heappop(heap)
         yield number, parsed
         yield from following(index)
+
+
+def grouped(
+    events: Iterator[tuple[int, Parsed] | None], files: Sequence[EventFile], most: int, limit: int | None
+) -> Iterator[list[Arrival]]:
+    """Events in lists of up to ``most``; ends with the first so many, held ones counted.
+
+    It gives what it has, be it nothing, when others should have their turn. A list is used again.
+    """
+    found: list[Arrival] = []
+    count = 0
+    for item in events:
+        if item is not None:
+            number, (time, sender, body, raw) = item
+            found.append((sender, body, raw, time, number))
+            count += 1
+            over = limit is not None and count + files[0].report.held >= limit
+            if len(found) < most and not over:
+                continue
+        else:
+            over = limit is not None and sum(file.matching for file in files) >= limit
+        yield found
+        found.clear()
+        if over:
+            return
+    yield found

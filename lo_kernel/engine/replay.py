@@ -19,8 +19,7 @@ from typing import Protocol
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.archive.marks import merged as merged_ranges
 from lo_kernel.engine.commits import COMMIT_EVERY
-from lo_kernel.engine.events import Arrival
-from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, merged
+from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, grouped, merged
 from lo_kernel.engine.formats import Fingerprint, Format, fingerprint
 from lo_kernel.engine.journal import Journal, held_records, journal_of
 from lo_kernel.engine.pipeline import Pipeline
@@ -31,8 +30,8 @@ from lo_kernel.workspace import Workspace
 
 __all__ = ["ReplayInto", "ReplayReport", "check_replay", "replay"]
 
-_COMMIT_EVERY = 0.15  # seconds between two commits of states meanwhile: what a crash costs is folded again
-_AT_ONCE = 25  # events taken in one step
+_COMMIT_EVERY = 0.5  # seconds between two commits of states meanwhile: what a crash costs is folded again
+_AT_ONCE = 50  # events taken in one step
 _TELL_EVERY = 0.1  # seconds between two calls of `on_progress`
 
 
@@ -144,38 +143,26 @@ async def _feed(
     limit: int | None,
     on_progress: Callable[[ReplayReport], None] | None,
 ) -> None:
-    arrivals: list[Arrival] = []
-    # what is held can be passed over unread, unless it has to be counted, or its time decides what is next
-    early = limit is None and files[0].learner is None and len(files) == 1
+    if len(files) > 1:
+        batches = grouped(merged(files), files, _AT_ONCE, limit)
+    elif limit is None and files[0].learner is None and files[0].format.takes:
+        batches = files[0].arrivals(_AT_ONCE)
+    else:
+        # what is held can be passed over unread, unless it has to be counted
+        early = limit is None and files[0].learner is None
+        batches = grouped(files[0].events(early=early), files, _AT_ONCE, limit)
     tell_at = 0.0
-    events = files[0].events(early=early) if len(files) == 1 else merged(files)
-    for item in events:
-        if item is None:
-            _take(pipeline, arrivals, report)
-            if limit is not None and sum(file.matching for file in files) >= limit:
-                return
-            if perf_counter() > deadline.at:
-                report.done = sum(file.bytes.read for file in files)
-                if on_progress is not None and perf_counter() > tell_at:
-                    tell_at = perf_counter() + _TELL_EVERY
-                    on_progress(report)
-                await give_way()
-                deadline.renew()
-            continue
-        number, (time, sender, body, raw) = item
-        arrivals.append((sender, body, raw, time, number))
-        if len(arrivals) >= _AT_ONCE:
-            _take(pipeline, arrivals, report)
+    for arrivals in batches:
+        if arrivals:
+            report.events += len(arrivals)
+            pipeline.take_many(arrivals)
             if pipeline.full:
                 await pipeline.room()
                 deadline.renew()
-        if limit is not None and report.events + report.held + len(arrivals) >= limit:
-            break
-    _take(pipeline, arrivals, report)
-
-
-def _take(pipeline: Pipeline, arrivals: list[Arrival], report: ReplayReport) -> None:
-    if arrivals:
-        report.events += len(arrivals)
-        pipeline.take_many(arrivals)
-        arrivals.clear()
+        if perf_counter() > deadline.at:
+            report.done = sum(file.bytes.read for file in files)
+            if on_progress is not None and perf_counter() > tell_at:
+                tell_at = perf_counter() + _TELL_EVERY
+                on_progress(report)
+            await give_way()
+            deadline.renew()

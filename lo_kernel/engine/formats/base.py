@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from lo_kernel.engine.events import Event, Identity, Sender
+from lo_kernel.engine.events import Arrival, Event, Identity, Sender
 from lo_kernel.engine.formats.source import LONGEST, numbered_lines
 from lo_kernel.engine.halves import mended
 from lo_kernel.errors import EventError
@@ -36,6 +36,8 @@ class Format:
 
     name: ClassVar[str]
     source: ClassVar[str | None] = None
+    takes: ClassVar[bool] = False
+    """Whether it has a :meth:`take` of its own."""
     stateful: ClassVar[bool] = False
     """Whether a record's meaning depends on those before it, so that none may be left unread."""
 
@@ -57,6 +59,13 @@ class Format:
         Raises :class:`EventError` where it is bad.
         """
         raise NotImplementedError
+
+    def take(self, lines: list[bytes], at: int, number: int, most: int, into: list[Arrival]) -> None:
+        """Put the events of lines from ``at`` on into a list, as far as they are like earlier ones.
+
+        ``number`` is the first one's. It ends before a line that :meth:`parse` has to look at, or when the
+        list is ``most`` long. A format may leave all to that; where it doesn't, its records are lines.
+        """
 
     def event(self, record: Any) -> tuple[str, Event] | None:
         """The learner and the event as a reducer gets it."""

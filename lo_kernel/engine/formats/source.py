@@ -11,7 +11,16 @@ from typing import IO, Any, Final
 
 from lo_kernel.errors import EventError
 
-__all__ = ["LONGEST", "Bytes", "Fingerprint", "FingerprintMaker", "fingerprint", "numbered_lines", "opened"]
+__all__ = [
+    "LONGEST",
+    "Bytes",
+    "Fingerprint",
+    "FingerprintMaker",
+    "fingerprint",
+    "line_blocks",
+    "numbered_lines",
+    "opened",
+]
 
 CHUNK: Final = 256 << 10
 LONGEST: Final = 16 << 20
@@ -125,21 +134,33 @@ def numbered_lines(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     >>> list(numbered_lines([b"one\n\ntw", b"o\r\nthree"]))
     [(1, b'one'), (3, b'two\r'), (4, b'three')]
     """
-    number, rest, skipping = 0, b"", False
+    for first, lines in line_blocks(chunks):
+        for number, line in enumerate(lines, first):
+            if line and line != b"\r":
+                yield number, line
+
+
+def line_blocks(chunks: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    r"""Lines as they come together, each block with the number of its first, from 1; empty ones too.
+
+    In the place of one that is too long is one of blanks, too long as well.
+
+    >>> list(line_blocks([b"one\n\ntw", b"o\r\nthree"]))
+    [(1, [b'one', b'']), (3, [b'two\r']), (4, [b'three'])]
+    """
+    number, rest, skipping = 1, b"", False
     for chunk in chunks:
         lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
         rest = lines.pop()
-        for line in lines:
-            number += 1
+        if lines:
             if skipping:
-                skipping = False
-                yield number, b" " * (LONGEST + 1)
-            elif line and line != b"\r":
-                yield number, line
+                lines[0], skipping = b" " * (LONGEST + 1), False
+            yield number, lines
+            number += len(lines)
         if len(rest) > LONGEST:
             rest, skipping = b"", True
     if rest or skipping:
-        yield number + 1, b" " * (LONGEST + 1) if skipping else rest
+        yield number, [b" " * (LONGEST + 1) if skipping else rest]
 
 
 class Fingerprint:

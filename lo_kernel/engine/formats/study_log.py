@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from lo_kernel.engine.events import Event, Sender
+from lo_kernel.engine.events import Arrival, Event, Sender
 from lo_kernel.engine.formats.base import (
     LATEST,
     Format,
@@ -40,81 +40,102 @@ class _Server(msgspec.Struct, gc=False):
 
 _decode: Any = msgspec.json.Decoder().decode
 _decode_line = msgspec.json.Decoder(_Line).decode
+_decode_time = msgspec.json.Decoder(float).decode
 _decode_server = msgspec.json.Decoder(_Server).decode
 _encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 _TIME: Final = re.compile(rb'"time"\s*:\s*[-+.eE\d]+')
 _AUTH: Final = re.compile(rb'"auth"\s*:\s*(\{[^{}]*\})')
 _HEAD: Final = re.compile(rb'\{"client":\{"auth":\{[^{}]*\},')
 _MOST: Final = 20_000  # senders' texts that are remembered
+_TAILS: Final = 8  # of one sender, who comes from several places, say
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Kind:
     """What the events of one sender have in common in a file: all their text but the body and the time.
 
-    ``head`` is the text of ``auth`` as each body begins with it.
+    ``tail`` is what stands between the two, ``skip`` the length of what is before the body.
     """
 
-    __slots__ = ("head", "sender")
+    __slots__ = ("sender", "skip", "tail")
 
-    def __init__(self, sender: Sender, head: bytes) -> None:
+    def __init__(self, sender: Sender, skip: int, tail: bytes) -> None:
         self.sender = sender
-        self.head = head
+        self.skip = skip
+        self.tail = tail
 
 
 class StudyLog(Format):
     """Reads study logs."""
 
     name: ClassVar[str] = "study_log"
+    takes: ClassVar[bool] = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._kinds: dict[bytes, _Kind] = {}
+        self._kinds: dict[bytes, tuple[_Kind, ...]] = {}  # by how lines begin, up to the end of `auth`
 
     def parse(self, record: bytes) -> Parsed | None:
         """See :class:`Format`."""
+        found: list[Arrival] = []
+        self.take([record], 0, 1, 1, found)
+        if found:
+            sender, body, raw, time, _ = found[0]
+            return time, sender, body, bytes(raw)
         text, tab, stamp = record.rpartition(b"\t")
         if not tab:
             text = record
-        # Written with sorted keys, a line ends with the metadata and the server's part, and that with the
-        # time. Where both are those of a line that was taken apart before, just the body is decoded.
-        at = text.rfind(b',"metadata":')
-        time_at = text.rfind(b'"time":')
-        if 0 < at < time_at:
-            kind = self._kinds.get(text[at:time_at])
-            if kind is not None and text.startswith(kind.head):
-                raw = b"{" + text[len(kind.head) : at]
-                try:
-                    time = float(text[time_at + 7 : -2])
-                    body = _decode(raw)
-                except (ValueError, RecursionError):
-                    pass
-                else:
-                    if type(body) is dict and 0.0 <= time < LATEST:
-                        self.time = time
-                        return time, kind.sender, body, raw
         parsed = self.whole(text, stamp)
-        if 0 < at < time_at:
-            self._learn(text, at, time_at, parsed)
+        self._learn(text, parsed)
         return parsed
 
-    def _learn(self, text: bytes, at: int, time_at: int, parsed: Parsed) -> None:
+    def take(self, lines: list[bytes], at: int, number: int, most: int, into: list[Arrival]) -> None:
+        """See :class:`Format`.
+
+        Written with sorted keys, a line begins with the body's ``auth``, and ends with the metadata, the
+        server's part, and in it the time. Where all that is as in a line that was taken apart before, what
+        is left is the body, and it alone is decoded.
+        """
+        kinds, time = self._kinds, self.time
+        try:
+            for line in lines[at : at + most - len(into)]:
+                end = line.rindex(b"\t") - 2
+                time_at = line.rindex(b'"time":', 0, end) + 7
+                for kind in kinds[line[: line.index(b"}", 19) + 2]]:
+                    body_end = time_at - len(kind.tail)
+                    if line.startswith(kind.tail, body_end):
+                        break
+                else:
+                    break
+                raw = b"{" + line[kind.skip : body_end]
+                body = _decode(raw)
+                its = _decode_time(line[time_at:end])
+                if "auth" in body or not 0.0 <= its < LATEST or line[end : end + 2] != b"}}":
+                    break
+                time = its
+                into.append((kind.sender, body, raw, time, number))
+                number += 1
+        except (LookupError, ValueError, RecursionError):  # one is new here, or can't be read
+            pass
+        self.time = time
+
+    def _learn(self, text: bytes, parsed: Parsed) -> None:
         """Remember what this line has in common with others, if it is written as lines usually are."""
         time, sender, _, raw = parsed
-        match = _HEAD.match(text)
+        head = _HEAD.match(text)
+        at, time_at = text.rfind(b',"metadata":'), text.rfind(b'"time":') + 7
+        if head is None or not 0 < at < time_at:
+            return
         try:
-            plain = (
-                match is not None
-                and text[:at] == match[0] + raw[1:]
-                and text.endswith(b"}}")
-                and float(text[time_at + 7 : -2]) == time
-            )
+            plain = text[:at] == head[0] + raw[1:] and float(text[time_at:-2]) == time
         except ValueError:
             return
-        if plain and match is not None:
+        if plain and text.endswith(b"}}"):
             if len(self._kinds) >= _MOST:
                 self._kinds.clear()
-            self._kinds[text[at:time_at]] = _Kind(sender, match[0])
+            begins = head[0]
+            others = self._kinds.get(begins, ())[: _TAILS - 1]
+            self._kinds[begins] = (_Kind(sender, head.end(), text[at:time_at]), *others)
 
     def whole(self, text: bytes, stamp: bytes = b"") -> Parsed:
         """An event as a reducer gets it, as one JSON text."""
