@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
@@ -16,6 +17,14 @@ from test_kernel_ends import is_locked
 from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Where these tests run under nohup, what they start would ignore SIGHUP as they do."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def files(environment: dict[str, str], workspace: Path) -> list[str]:
