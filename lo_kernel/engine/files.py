@@ -155,20 +155,21 @@ class EventFile:
         It gives what it has, be it nothing, when others should have their turn. A list is used again.
         """
         take, parse, deadline, held = self.format.take, self.format.parse, self.deadline, self.held
-        number = 0
+        number = line = 0
         found: list[Arrival] = []
-        for first, lines in line_blocks(self.bytes):
-            at, end = 0, len(lines)
+        for data, start, end in line_blocks(self.bytes):
+            at = start
             while at < end:
                 if number >= held.last:
                     before = len(found)
-                    take(lines, at, number + 1, most, found)
-                    taken = len(found) - before
-                    at += taken
-                    number += taken
+                    at = take(data, at, end, number + 1, most, found)
+                    number += len(found) - before
+                    line += len(found) - before
                 if at < end and len(found) < most:
-                    record = lines[at]
-                    at += 1
+                    line_end = data.index(b"\n", at)
+                    record = data[at:line_end]
+                    at = line_end + 1
+                    line += 1
                     if not record or record == b"\r":
                         continue
                     number += 1
@@ -178,7 +179,7 @@ class EventFile:
                         try:
                             parsed = parse(record)
                         except EventError as error:
-                            parsed = self._mended(first + at - 1, record, error, False)
+                            parsed = self._mended(line, record, error, False)
                         if parsed is not None:
                             time, sender, body, raw = parsed
                             found.append((sender, body, raw, time, number))

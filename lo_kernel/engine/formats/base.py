@@ -60,12 +60,14 @@ class Format:
         """
         raise NotImplementedError
 
-    def take(self, lines: list[bytes], at: int, number: int, most: int, into: list[Arrival]) -> None:
+    def take(self, data: bytes, at: int, end: int, number: int, most: int, into: list[Arrival]) -> int:
         """Put the events of lines from ``at`` on into a list, as far as they are like earlier ones.
 
-        ``number`` is the first one's. It ends before a line that :meth:`parse` has to look at, or when the
-        list is ``most`` long. A format may leave all to that; where it doesn't, its records are lines.
+        ``number`` is the first one's; gives where it ended: at ``end``, before a line that :meth:`parse` has
+        to look at, or where the list is ``most`` long. A format may leave all to that; where it doesn't, its
+        records are lines.
         """
+        return at
 
     def event(self, record: Any) -> tuple[str, Event] | None:
         """The learner and the event as a reducer gets it."""

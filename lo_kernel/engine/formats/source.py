@@ -134,33 +134,40 @@ def numbered_lines(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     >>> list(numbered_lines([b"one\n\ntw", b"o\r\nthree"]))
     [(1, b'one'), (3, b'two\r'), (4, b'three')]
     """
-    for first, lines in line_blocks(chunks):
-        for number, line in enumerate(lines, first):
+    number = 0
+    for data, start, end in line_blocks(chunks):
+        for line in data[start : end - 1].split(b"\n"):
+            number += 1
             if line and line != b"\r":
                 yield number, line
 
 
-def line_blocks(chunks: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    r"""Lines as they come together, each block with the number of its first, from 1; empty ones too.
+def line_blocks(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    r"""Lines as they come together: bytes, and where in them whole lines begin and end; empty ones too.
 
-    In the place of one that is too long is one of blanks, too long as well.
+    Each line has its line break, the last one too. In the place of one that is too long is one of blanks,
+    too long as well.
 
-    >>> list(line_blocks([b"one\n\ntw", b"o\r\nthree"]))
-    [(1, [b'one', b'']), (3, [b'two\r']), (4, [b'three'])]
+    >>> [data[start:end] for data, start, end in line_blocks([b"one\n\ntw", b"o\r\nthree"])]
+    [b'one\n\n', b'two\r\n', b'three\n']
     """
-    number, rest, skipping = 1, b"", False
+    rest, skipping = b"", False
     for chunk in chunks:
-        lines = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
-        rest = lines.pop()
-        if lines:
-            if skipping:
-                lines[0], skipping = b" " * (LONGEST + 1), False
-            yield number, lines
-            number += len(lines)
+        start, end = 0, chunk.rfind(b"\n") + 1
+        if end and (rest or skipping):
+            start = chunk.index(b"\n") + 1
+            first = b" " * (LONGEST + 1) + b"\n" if skipping else rest + chunk[:start]
+            rest, skipping = b"", False
+            yield first, 0, len(first)
+        if end > start:
+            yield chunk, start, end
+        if not skipping:
+            rest += chunk[end:]
         if len(rest) > LONGEST:
             rest, skipping = b"", True
     if rest or skipping:
-        yield number, [b" " * (LONGEST + 1) if skipping else rest]
+        last = (b" " * (LONGEST + 1) if skipping else rest) + b"\n"
+        yield last, 0, len(last)
 
 
 class Fingerprint:

@@ -78,7 +78,7 @@ class StudyLog(Format):
     def parse(self, record: bytes) -> Parsed | None:
         """See :class:`Format`."""
         found: list[Arrival] = []
-        self.take([record], 0, 1, 1, found)
+        self.take(record + b"\n", 0, len(record) + 1, 1, 1, found)
         if found:
             sender, body, raw, time, _ = found[0]
             return time, sender, body, bytes(raw)
@@ -89,7 +89,7 @@ class StudyLog(Format):
         self._learn(text, parsed)
         return parsed
 
-    def take(self, lines: list[bytes], at: int, number: int, most: int, into: list[Arrival]) -> None:
+    def take(self, data: bytes, at: int, end: int, number: int, most: int, into: list[Arrival]) -> int:
         """See :class:`Format`.
 
         Written with sorted keys, a line begins with the body's ``auth``, and ends with the metadata, the
@@ -98,26 +98,30 @@ class StudyLog(Format):
         """
         kinds, time = self._kinds, self.time
         try:
-            for line in lines[at : at + most - len(into)]:
-                end = line.rindex(b"\t") - 2
-                time_at = line.rindex(b'"time":', 0, end) + 7
-                for kind in kinds[line[: line.index(b"}", 19) + 2]]:
+            for place in range(number, number + most - len(into)):
+                if at >= end:
+                    break
+                line_end = data.index(b"\n", at)
+                time_end = data.rindex(b"\t", at, line_end) - 2
+                time_at = data.rindex(b'"time":', at, time_end) + 7
+                for kind in kinds[data[at : data.index(b"}", at + 19, line_end) + 2]]:
                     body_end = time_at - len(kind.tail)
-                    if line.startswith(kind.tail, body_end):
+                    if data.startswith(kind.tail, body_end):
                         break
                 else:
                     break
-                raw = b"{" + line[kind.skip : body_end]
+                raw = b"{" + data[at + kind.skip : body_end]
                 body = _decode(raw)
-                its = _decode_time(line[time_at:end])
-                if "auth" in body or not 0.0 <= its < LATEST or line[end : end + 2] != b"}}":
+                its = _decode_time(data[time_at:time_end])
+                if "auth" in body or not 0.0 <= its < LATEST or data[time_end : time_end + 2] != b"}}":
                     break
                 time = its
-                into.append((kind.sender, body, raw, time, number))
-                number += 1
+                into.append((kind.sender, body, raw, time, place))
+                at = line_end + 1
         except (LookupError, ValueError, RecursionError):  # one is new here, or can't be read
             pass
         self.time = time
+        return at
 
     def _learn(self, text: bytes, parsed: Parsed) -> None:
         """Remember what this line has in common with others, if it is written as lines usually are."""
