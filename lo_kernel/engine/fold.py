@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
 from lo_kernel.engine.events import Event
 from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, merged
-from lo_kernel.engine.keys import Scope, getter, state_key
-from lo_kernel.engine.reducers import STUDENT_SCOPE, Reducer, check_reducer, declaration_of
+from lo_kernel.engine.formats import Parsed
+from lo_kernel.engine.keys import Scope, identifier, state_key
+from lo_kernel.engine.reducers import STUDENT_SCOPE, Reducer, check_reducer, declaration_of, not_a_pair
 from lo_kernel.engine.report import ReplayReport
 from lo_kernel.engine.states import decode_state, encode_state
 from lo_kernel.engine.turns import give_way
@@ -164,7 +165,7 @@ class _Fold:
         self._key_name = declared.key_name
         self._null = encode_state(declared.null_state)
         self._student_only = self.scope == STUDENT_SCOPE
-        self._getters = [getter(field) for field in sorted(self.scope, key=lambda field: field.key_name)]
+        self._ident_of = identifier(self.scope)
         self._states: dict[Any, _State] = {}
         self._touched: list[_State] = []
         self._tell_at = 0.0
@@ -177,16 +178,41 @@ class _Fold:
 
     async def one(self, file: EventFile) -> None:
         """The whole of one file, in its order."""
-        format, learner, context, limit = file.format, file.learner, self.context, self.limit
-        deadline, report, states = self.deadline, self.report, self._states
-        student_only, reducer, awaited = self._student_only, self.reducer, self._awaited
-        event_of = format.event
-        as_record = not format.stateful
-        if as_record:
+        format, path, event_of = file.format, str(file.path), file.format.event
+        if not format.stateful:  # what is kept of an event is its record
             self._event_of = event_of
-        path = str(file.path)
+        await self._go(format.records(file.bytes), event_of, lambda line, _: f"{path}, line {line}")
+        if file.bytes.problem:
+            self.report.skip(path, 0, EventError(file.bytes.problem, reason="damaged_file"))
+
+    async def several(self, files: list[EventFile]) -> None:
+        """Several files, merged by time."""
+        await self._go(
+            self._merged(files),
+            _event_of_merged,
+            lambda number, parsed: f"record {number} of a file, time {parsed[0]}",
+        )
+
+    def _merged(self, files: list[EventFile]) -> Iterator[tuple[int, Parsed | None]]:
+        for item in merged(files):
+            yield item if item is not None else (0, None)
+            if self.report.events == self.limit:
+                return
+
+    async def _go(
+        self,
+        records: Iterator[tuple[int, Any]],
+        event_of: Callable[[Any], tuple[str, Event] | None],
+        place: Callable[[int, Any], str],
+    ) -> None:
+        """Fold the events of numbered records; ``place`` says where one stands."""
+        learner, context, limit = self.files[0].learner, self.context, self.limit
+        deadline, report, states = self.deadline, self.report, self._states
+        student_only, ident_of = self._student_only, self._ident_of
+        reducer, awaited = self.reducer, self._awaited
+        as_record = self._event_of is event_of
         kept_bytes = 0
-        for line, record in format.records(file.bytes):
+        for number, record in records:
             if report.events == limit:
                 break
             if perf_counter() > deadline.at:
@@ -194,7 +220,7 @@ class _Fold:
             try:
                 pair = event_of(record)
             except EventError as error:
-                report.skip(path, line, error)
+                report.skip(str(self.files[0].path), number, error)
                 continue
             if pair is None:
                 continue
@@ -206,13 +232,13 @@ class _Fold:
                 report.others += 1
                 continue
             report.events += 1
-            ident = student if student_only else self._ident(student, event)
+            ident = student if student_only else ident_of(student, event["client"])
             state = states.get(ident)
             if state is None:
                 if ident is None:
                     continue
                 state = self._new(ident)
-            if type(record) is bytes and as_record:
+            if as_record and type(record) is bytes:
                 kept: Any = record
                 kept_bytes += len(record)
             else:
@@ -228,7 +254,7 @@ class _Fold:
                 if self.strict:
                     encode_state(internal)
             except (Exception, SystemExit) as error:
-                self._failed(error, f"{path}, line {line}", event)
+                self._failed(error, place(number, record), event)
                 await self._put_back(state)
                 continue
             if internal is False:
@@ -242,56 +268,7 @@ class _Fold:
             if kept_bytes > _SINCE_BYTES:
                 kept_bytes = 0
                 await self._settle_all()
-        if file.bytes.problem:
-            report.skip(path, 0, EventError(file.bytes.problem, reason="damaged_file"))
         await self._settle_all()
-
-    async def several(self, files: list[EventFile]) -> None:
-        """Several files, merged by time."""
-        kept_bytes = 0
-        for item in merged(files):
-            if perf_counter() > self.deadline.at:
-                await self._turn()
-            if item is None:
-                continue
-            number, (time, sender, body, _) = item
-            event = sender.event(body, time)
-            if self.context is not None and _context(event) != self.context:
-                self.report.others += 1
-                continue
-            self.report.events += 1
-            student = sender.student
-            ident = student if self._student_only else self._ident(student, event)
-            if ident is not None:
-                state = self._states.get(ident) or self._new(ident)
-                await self._fold(state, event, f"record {number} of a file, time {time}")
-                kept_bytes += _EVENT_BYTES
-                if kept_bytes > _SINCE_BYTES:
-                    kept_bytes = 0
-                    await self._settle_all()
-            if self.report.events == self.limit:
-                break
-        await self._settle_all()
-
-    async def _fold(self, state: _State, event: Event, place: str) -> None:
-        if self.guarded and state.since:
-            await self._settle(state)
-        try:
-            internal = await self._answer(event, state.state)
-            if self.strict:
-                encode_state(internal)
-        except (Exception, SystemExit) as error:
-            self._failed(error, place, event)
-            await self._put_back(state)
-            return
-        if internal is False:
-            await self._put_back(state)
-            return
-        state.state = internal
-        state.since.append(event)
-        if not state.touched:
-            state.touched = True
-            self._touched.append(state)
 
     async def _turn(self) -> None:
         self.report.done = sum(file.bytes.read for file in self.files)
@@ -302,15 +279,6 @@ class _Fold:
         self.deadline.renew()
 
     # -- states --------------------------------------------------------------------------------
-
-    def _ident(self, student: str, event: Event) -> Any:
-        values = []
-        for get in self._getters:
-            value = get(student, event["client"])
-            if value is None:
-                return None
-            values.append(value)
-        return tuple(values)
 
     def _new(self, ident: Any) -> _State:
         values = (ident,) if self._student_only else ident
@@ -375,13 +343,17 @@ class _Fold:
             self.folded[state.key] = state.state
 
 
+def _event_of_merged(parsed: Parsed | None) -> tuple[str, Event] | None:
+    if parsed is None:
+        return None
+    time, sender, body, _ = parsed
+    return sender.student, sender.event(body, time)
+
+
 def _context(event: Event) -> Any:
     client = event["client"]
     return client["source"] if "source" in client else (event.get("metadata") or {}).get("source")
 
 
 def _refuse(result: Any) -> Any:
-    raise ReducerError(
-        "a reducer returns a pair (internal state, external state), "
-        f"got {type(result).__name__}: {str(result)[:80]}. Write: return state, state"
-    )
+    raise not_a_pair(result)

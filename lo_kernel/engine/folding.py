@@ -21,12 +21,12 @@ import msgspec
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.live_state import MISSING, Item, LiveState
 from lo_kernel.engine.live_states import LiveStates
-from lo_kernel.engine.reducers import Reducer
+from lo_kernel.engine.reducers import Reducer, not_a_pair
 from lo_kernel.engine.states import encode_state
 from lo_kernel.engine.waiting import Waiting
-from lo_kernel.errors import ReducerError, StateError
+from lo_kernel.errors import StateError
 
-__all__ = ["Folding", "not_a_pair"]
+__all__ = ["Folding"]
 
 HANGS_AFTER = 5.0  # seconds after which a reducer that hasn't finished an event is named
 
@@ -314,11 +314,3 @@ def _runs(task: asyncio.Task[Any] | None) -> bool:
         return asyncio.current_task() is task
     except RuntimeError:  # there is no loop any more
         return False
-
-
-def not_a_pair(result: Any) -> ReducerError:
-    """What is wrong with an answer that is no pair."""
-    return ReducerError(
-        "a reducer returns a pair (internal state, external state), "
-        f"got {type(result).__name__}: {str(result)[:80]}. Write: return state, state"
-    )

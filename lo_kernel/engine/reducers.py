@@ -19,8 +19,10 @@ __all__ = [
     "STUDENT_SCOPE",
     "Declaration",
     "Reducer",
+    "check_reducer",
     "declaration_of",
     "kvs_pipeline",
+    "not_a_pair",
     "student_event_reducer",
 ]
 
@@ -130,4 +132,19 @@ def declaration_of(function: Reducer) -> Declaration:
         None,
         getattr(function, "__module__", None) or "__main__",
         getattr(function, "__qualname__", None) or type(function).__qualname__,
+    )
+
+
+def not_a_pair(result: Any) -> ReducerError:
+    """What is wrong with an answer that is no pair.
+
+    >>> raise not_a_pair({"n": 1})
+    Traceback (most recent call last):
+        ...
+    lo_kernel.errors.ReducerError: a reducer returns a pair (internal state, external state), got dict: \
+{'n': 1}. Write: return state, state
+    """
+    return ReducerError(
+        "a reducer returns a pair (internal state, external state), "
+        f"got {type(result).__name__}: {str(result)[:80]}. Write: return state, state"
     )

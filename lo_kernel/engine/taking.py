@@ -17,11 +17,11 @@ import msgspec
 
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.events import Event, Sender
-from lo_kernel.engine.folding import Folding, not_a_pair
+from lo_kernel.engine.folding import Folding
 from lo_kernel.engine.keys import identifier
 from lo_kernel.engine.live_state import Item, LiveState
 from lo_kernel.engine.live_states import LiveStates
-from lo_kernel.engine.reducers import Reducer
+from lo_kernel.engine.reducers import Reducer, not_a_pair
 from lo_kernel.engine.states import encode_state
 
 __all__ = ["Taking"]
