@@ -1,7 +1,7 @@
 """A running app, and clients that know the wire format alone.
 
-`running(settings)` serves the real app on a port of its own; `connect(url)` opens a websocket to it. Nothing
-here imports what it tests, besides the app's own front door.
+`running(settings)` serves the real app on a port of its own, `connect(url)` opens a websocket to it, and
+`talking(settings)` does both. Nothing here imports what it tests, besides the app's own front door.
 """
 
 from __future__ import annotations
@@ -53,6 +53,15 @@ async def connect(url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
     """A websocket, as any client has one."""
     async with aiohttp.ClientSession() as session, session.ws_connect(url, max_msg_size=0) as ws:
         yield ws
+
+
+@asynccontextmanager
+async def talking(
+    settings: Settings, prepare: Callable[[Runtime], None] | None = None
+) -> AsyncIterator[tuple[Runtime, aiohttp.ClientWebSocketResponse]]:
+    """:func:`running`, and a websocket that is open to it."""
+    async with running(settings, prepare) as runtime, connect(runtime.ingest_url) as ws:
+        yield runtime, ws
 
 
 async def say(ws: aiohttp.ClientWebSocketResponse, *messages: Any) -> None:

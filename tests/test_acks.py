@@ -26,6 +26,7 @@ from ingest_parts import (
     rejected,
     running,
     say,
+    talking,
     typed,
     who,
 )
@@ -53,7 +54,7 @@ async def hear_count(ws: aiohttp.ClientWebSocketResponse, n: int, stream: str = 
 
 async def test_a_client_is_told_at_once_and_then_as_events_get_to_disk(settings: Settings) -> None:
     """The first answer is 0 for a new stream; each later one has no more than was sent, the last one all."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (_, ws):
         await say(ws, lock())
         assert await hear(ws, "ack") == {"status": "ack", "stream": STREAM, "n": 0}
         await say(ws, who(), *[typed(number) for number in range(99)])
@@ -62,7 +63,7 @@ async def test_a_client_is_told_at_once_and_then_as_events_get_to_disk(settings:
 
 async def test_acknowledgements_come_at_most_every_50_ms(settings: Settings) -> None:
     """Under a steady stream of events, two answers are never closer together than that."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (_, ws):
         await say(ws, lock(), who())
         times: list[float] = []
         counts: list[int] = []
@@ -85,7 +86,7 @@ async def test_acknowledgements_come_at_most_every_50_ms(settings: Settings) -> 
 
 async def test_who_asks_for_none_gets_none(settings: Settings) -> None:
     """A client of the field sees what it always saw."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, {"event": "lock_fields", "fields": {"source": SOURCE}}, who(), typed())
         await hear(ws, "auth")
         await idle(runtime)
@@ -95,7 +96,7 @@ async def test_who_asks_for_none_gets_none(settings: Settings) -> None:
 
 async def test_rejected_and_identifying_events_count_and_commands_do_not(settings: Settings) -> None:
     """What comes after the lock_fields is counted, bad or good, by frame or in an array; commands aren't."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, who("u0"), typed(), lock())
         await hear_count(ws, 0)
         blob = {"activity": "a", "blob": 1}
@@ -133,19 +134,19 @@ async def test_the_count_goes_on_after_reconnects_and_restarts(settings: Setting
 async def test_a_start_reads_the_tail_alone(settings: Settings) -> None:
     """With the counts in the store, the events of before are not read again."""
     settings = replace(settings, store="sqlite")
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (_, ws):
         await say(ws, lock(), who(), *[typed(number) for number in range(50)])
         await hear_count(ws, 51)
     segment = next((Path(settings.workspace) / "archive").glob("events-*.jsonl"))
     segment.write_bytes(b"".join(segment.read_bytes().splitlines(keepends=True)[-1:]))
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (_, ws):
         await say(ws, lock())
         await hear_count(ws, 51)
 
 
 async def test_an_event_before_the_identity_is_acknowledged_when_it_is_kept(settings: Settings) -> None:
     """Held events count in the order they came, and not before they are on disk."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, lock())
         await hear_count(ws, 0)
         await say(ws, typed(1), "nonsense", typed(2))
@@ -177,7 +178,7 @@ async def test_a_newer_connection_takes_the_stream_over(settings: Settings) -> N
 async def test_nothing_is_acknowledged_that_the_disk_has_not(settings: Settings, monkeypatch: Any) -> None:
     """While the disk takes nothing no count goes out; sources are held back, and nothing is lost."""
     monkeypatch.setattr("lo_kernel.engine.commits._ROOM", 200)
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("count", count, module="tests")
         await say(ws, lock(), who("u0"))
         await hear_count(ws, 1)
@@ -202,7 +203,7 @@ async def test_nothing_is_acknowledged_that_the_disk_has_not(settings: Settings,
 
 async def test_acknowledgements_go_on_while_the_store_is_gone(settings: Settings) -> None:
     """Events are archived and acknowledged; states are read from memory, and are in the store afterwards."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("count", count, module="tests")
         await say(ws, lock(), who("u0"))
         await hear_count(ws, 1)
@@ -227,7 +228,7 @@ async def test_acknowledgements_go_on_while_the_store_is_gone(settings: Settings
 @pytest.mark.parametrize("ack", [5, {}, {"stream": ""}, {"stream": 5}, {"stream": "x" * 201}])
 async def test_a_bad_wish_for_acknowledgements_is_told(settings: Settings, ack: Any) -> None:
     """The client hears what was expected."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (_, ws):
         await say(ws, {"event": "lock_fields", "fields": {}, "ack": ack})
         error = await hear(ws, "error")
         assert error["reason"] == "bad_ack"

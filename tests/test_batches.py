@@ -15,7 +15,6 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from ingest_parts import (
     SOURCE,
-    connect,
     count,
     expect,
     hear,
@@ -24,6 +23,7 @@ from ingest_parts import (
     rejected,
     running,
     say,
+    talking,
     typed,
     who,
 )
@@ -210,7 +210,7 @@ async def test_an_interrupted_reducer_costs_no_other_its_events(settings: Settin
 
 async def test_elements_that_are_no_events_cost_none_of_the_others(settings: Settings) -> None:
     """In an array with anything in it each event is taken in its place, and the rest is put away."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("count", count, module="tests")
         bad = '[{"event":"keystroke","source":"%s"},{"event":"keystroke","number":1e999},5]' % SOURCE  # noqa: UP031
         await say(ws, who("u0"), [typed(1), 5, {"event": ""}, {"no": 1}, [], typed(2)], [], [[]], bad)
@@ -223,7 +223,7 @@ async def test_elements_that_are_no_events_cost_none_of_the_others(settings: Set
 
 async def test_modules_adapt_the_events_of_an_array_too(settings: Settings) -> None:
     """An adapter sees each element, as it sees an event alone in its frame."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.adapters.append(lambda event: {**event, "adapted": True})
         await say(ws, who("u0"), [typed(1), typed(2)])
         await auntil(lambda: runtime.archive.last == 3)
@@ -233,7 +233,7 @@ async def test_modules_adapt_the_events_of_an_array_too(settings: Settings) -> N
 
 async def test_an_array_with_line_breaks_is_archived_in_lines(settings: Settings) -> None:
     """Written over several lines, each event takes one line of the archive."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, who("u0"), json.dumps([typed(1), typed(2)], indent=1))
         await auntil(lambda: runtime.archive.last == 3)
         await idle(runtime)
@@ -243,7 +243,7 @@ async def test_an_array_with_line_breaks_is_archived_in_lines(settings: Settings
 async def test_arrays_in_a_stream_are_numbered_and_resent_ones_left_out(settings: Settings) -> None:
     """The elements count one by one, and what a crash left on disk beyond the count isn't taken twice."""
     lock = {"event": "lock_fields", "fields": {"source": SOURCE}, "ack": {"stream": "s"}}
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, lock, who("u0"), [typed(number) for number in range(150)])
         while (await hear(ws, "ack"))["n"] < 151:
             pass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import RedisServer, free_port, program
-from ingest_parts import connect, count, expect, hear, idle, key_of, running, say, typed, who
+from ingest_parts import connect, count, expect, hear, idle, key_of, running, say, talking, typed, who
 from waiting import auntil, until
 
 from lo_kernel.settings import Settings
@@ -85,7 +85,7 @@ async def test_a_redis_that_is_gone_for_a_while(settings: Settings, tmp_path: Pa
     server.start()
     try:
         settings = replace(settings, store=f"redis://127.0.0.1:{server.port}/0")
-        async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+        async with talking(settings) as (runtime, ws):
             await runtime.add_reducer("count", count, module="tests").ready()
             ack = {"event": "lock_fields", "fields": {}, "ack": {"stream": "s"}}
             await say(ws, who("u0"), ack, typed())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from event_files import study_event, study_text
-from ingest_parts import bodies, connect, expect, hear, idle, key_of, rejected, running, say, typed, who
+from ingest_parts import bodies, expect, hear, idle, key_of, rejected, running, say, talking, typed, who
 
 from lo_kernel.engine.fold import fold
 from lo_kernel.engine.halves import mended
@@ -32,7 +32,7 @@ async def test_half_an_emoji_is_accepted(settings: Settings, how: str) -> None:
     """The reducer gets U+FFFD in its place, whole ones stay, and the frame is kept as it came."""
     pressed = [HALF, EMOJI, "\udc00" + HALF + EMOJI + HALF, "\\ud83d"]
     events = [typed(number, key=key) for number, key in enumerate(pressed)]
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await runtime.add_reducer("keys", keys, module="tests").ready()
         if how == "first":  # nobody is known yet
             await say(ws, *events, who("u0"))
@@ -57,7 +57,7 @@ async def test_half_an_emoji_is_accepted(settings: Settings, how: str) -> None:
 
 async def test_what_is_no_json_besides_is_refused_as_it_came(settings: Settings) -> None:
     """Half a character makes nothing else of a broken frame."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, who("u0"), '{"event": "x", "key": "\\ud83d"')
         assert (await hear(ws, "error"))["reason"] == "not_json"
         await say(ws, '[{"event": "x", "key": "\\ud83d"}, {"event": 1e999}]')

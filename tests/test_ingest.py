@@ -24,6 +24,7 @@ from ingest_parts import (
     running,
     say,
     state_of,
+    talking,
     typed,
     who,
 )
@@ -36,7 +37,7 @@ from lo_kernel.settings import Settings
 
 async def test_an_event_gets_to_its_reducer_and_the_store(settings: Settings) -> None:
     """A client that says who it is and sends an event has its state under the key that PROTOCOL.md gives."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("count", count, module="tests")
         await say(ws, who("u0"), {"event": "metadata_finished", "source": SOURCE}, typed())
         assert await hear(ws, "auth") == {"status": "auth", "user_id": "testcase-u0"}
@@ -55,7 +56,7 @@ async def test_a_reducer_gets_the_event_in_the_fields_form(settings: Settings) -
         seen.append(event)
         return state, state
 
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("look", look, module="tests")
         await say(ws, who("u0", origin="test"), typed(7, auth={"user_id": "root"}))
         await auntil(lambda: len(seen) == 2)
@@ -83,7 +84,7 @@ async def test_a_reducer_gets_the_event_in_the_fields_form(settings: Settings) -
 )
 async def test_who_it_is(settings: Settings, event: Any, user_id: str, safe_id: str) -> None:
     """Each way to say who one is gives the user id and the storage id of the deployed system."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, {**event, "source": SOURCE})
         assert (await hear(ws, "auth"))["user_id"] == user_id
         assert list(runtime.learners) == [safe_id]
@@ -117,7 +118,7 @@ async def test_where_guests_are_not_taken_their_events_are_put_away(settings: Se
 
 async def test_locked_fields_hold_for_every_later_event(settings: Settings) -> None:
     """They win over an event's own fields, say under which context it is reduced, and identify, too."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("count", count, module="tests")
         await say(
             ws,
@@ -134,7 +135,7 @@ async def test_locked_fields_hold_for_every_later_event(settings: Settings) -> N
 
 async def test_terminate_closes_the_connection_with_all_on_disk(settings: Settings) -> None:
     """The server closes, and what came before is in the archive's file by then."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, who(), typed(1), {"event": "terminate"}, typed(2))
         await hear(ws, "auth")
         assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
@@ -146,7 +147,7 @@ async def test_blobs_are_kept_per_learner_source_and_activity(settings: Settings
     settings = replace(settings, store="sqlite")
     save = {"event": "save_blob", "source": "s", "activity": "a", "blob": {"text": ["é"]}}
     fetch = {"event": "fetch_blob", "source": "s", "activity": "a"}
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, who("u0"), save, fetch, {**fetch, "activity": "b"})
         assert (await hear(ws, "fetch_blob"))["data"] == {"text": ["é"]}
         assert (await hear(ws, "fetch_blob"))["data"] is None
@@ -161,7 +162,7 @@ async def test_blobs_are_kept_per_learner_source_and_activity(settings: Settings
 
 async def test_a_blob_survives_a_store_that_is_gone_for_a_while(settings: Settings) -> None:
     """It is answered from memory meanwhile, the connection stays up, and it is in the store afterwards."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         store = Faulty(runtime.store)
         runtime.store = runtime.pipeline.store = runtime.registry.store = store
         store.down = True
@@ -178,7 +179,7 @@ async def test_a_blob_survives_a_store_that_is_gone_for_a_while(settings: Settin
 
 async def test_arrays_are_so_many_events(settings: Settings) -> None:
     """An array of events counts as its elements; a bad element is put away and the others are taken."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("count", count, module="tests")
         await say(
             ws, [who("u0"), typed(1), 5, {"no": "event"}, typed(2)], [], f"\n [ {json.dumps(typed(3))} ]"
@@ -191,7 +192,7 @@ async def test_arrays_are_so_many_events(settings: Settings) -> None:
 
 async def test_a_large_array_does_not_hold_the_loop(settings: Settings) -> None:
     """While a frame of 20,000 events is taken in, the loop turns many times."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, who("u0"))
         await hear(ws, "auth")
         await ws.send_str(json.dumps([{"event": "k", "source": "s"}] * 20_000))
@@ -227,7 +228,7 @@ BAD = [
 @pytest.mark.parametrize(("frame", "reason"), BAD, ids=[f"{reason}-{i}" for i, (_, reason) in enumerate(BAD)])
 async def test_what_is_no_event_is_told_and_kept(settings: Settings, frame: str, reason: str) -> None:
     """The client hears why, the connection stays up, the frame lies under rejected/, and lo.errors has it."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("count", count, module="tests")
         await say(ws, frame)
         assert (await hear(ws, "error"))["reason"] == reason
@@ -271,7 +272,7 @@ async def test_a_frame_over_the_hard_limit_closes_with_1009(settings: Settings) 
 
 async def test_a_context_without_a_reducer_is_kept_for_a_later_one(settings: Settings) -> None:
     """lo.errors says that nobody hears it; a reducer added for it gets the past, and the note goes."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         await say(ws, who("u0", source="new.source"), typed(source="new.source"))
         await auntil(lambda: runtime.archive.last == 2)
         assert [str(error.where) for error in runtime.errors] == ["context 'new.source'"]
@@ -283,7 +284,7 @@ async def test_a_context_without_a_reducer_is_kept_for_a_later_one(settings: Set
 
 async def test_strange_sources_do_no_harm(settings: Settings) -> None:
     """A source that is no text has no context; many made-up ones don't push real errors out of the list."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.errors.add("reducer 'x'", ValueError("real"))
         await say(ws, who("u0"), typed(source=5), typed(source=[]), typed(source={}), typed(source=None))
         await say(ws, *[typed(source=f"made-up-{number}") for number in range(500)])
@@ -328,7 +329,7 @@ async def test_a_reducer_that_fails_is_named_and_the_others_go_on(
     settings: Settings, function: Any, kind: str, says: str
 ) -> None:
     """Its first error is kept with traceback and event and counted; the other's states are right."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("bad", _reducer("bad", function), module="tests")
         runtime.add_reducer("count", count, module="tests")
         await say(ws, who("u0"), *[typed(number) for number in range(20)])
@@ -356,7 +357,7 @@ async def test_after_an_exception_or_false_the_state_is_what_it_was(settings: Se
             return False, False
         return state, state
 
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("fickle", _reducer("fickle", fickle), module="tests")
         await say(ws, who("u0", number=0), *[typed(number) for number in range(1, 31)])
         expected = {"n": 0, "seen": [number for number in range(31) if number % 3 == 0]}
@@ -371,7 +372,7 @@ async def test_false_leaves_one_half_as_it_was(settings: Settings) -> None:
         state["n"] = number
         return (state, state) if number < 2 else (state, False) if number == 2 else (False, {"last": number})
 
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("halves", _reducer("halves", halves), module="tests")
         external = key_of("u0", "tests.halves").replace("Internal", "External")
         await say(ws, who("u0"), typed(1), typed(2))
@@ -405,7 +406,7 @@ async def test_scopes_of_event_fields(settings: Settings) -> None:
     def per_doc(event: Any, state: Any) -> Any:
         return state + 1, None
 
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("per_doc", per_doc, module="tests")
         await say(
             ws,

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from ingest_parts import SOURCE, connect, expect, idle, key_of, running, say, typed, who
+from ingest_parts import SOURCE, expect, idle, key_of, running, say, talking, typed, who
 
 from lo_kernel.engine.events import Sender, identify
 from lo_kernel.engine.reducers import kvs_pipeline
@@ -52,7 +52,7 @@ def reducer(way: str, step: int = 1) -> Any:
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_app_goes_on(settings: Settings, way: str, array: bool) -> None:
     """The event counts as failed; those before and after it count, and the connection stays."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         registration = runtime.add_reducer("exits", reducer(way), module="tests")
         await registration.ready()
         events = [typed(number) for number in range(6)]
@@ -83,7 +83,7 @@ async def test_what_a_reducer_says_to_being_closed_counts_for_nothing(
         return state, state
 
     function: Any = kvs_pipeline({"n": 0}, module_override="tests", qualname_override="exits")(stubborn)
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         registration = runtime.add_reducer("exits", function, module="tests")
         await registration.ready()
         events = [typed(number) for number in range(6)]

@@ -13,7 +13,6 @@ import pytest
 from ingest_parts import (
     SOURCE,
     Faulty,
-    connect,
     count,
     expect,
     idle,
@@ -21,6 +20,7 @@ from ingest_parts import (
     running,
     say,
     state_of,
+    talking,
     typed,
     who,
 )
@@ -56,7 +56,7 @@ async def send(runtime: Runtime, count: int, *, user: int = 0, **more: Any) -> N
 
 async def test_registering_again_replaces_and_counts_nothing_twice(settings: Settings) -> None:
     """Open connections go on with the new reducer, the past goes through it, and each event counts once."""
-    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+    async with talking(settings) as (runtime, ws):
         runtime.add_reducer("count", count, module="tests")
         await say(ws, who("u0"), *[typed(number) for number in range(20)])
         await expect(runtime, key_of("u0"), {"n": 20})
