@@ -448,8 +448,8 @@ async def test_a_reducer_that_hangs_holds_up_nobody(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others go on, the archive takes all in, and lo.errors names it; its replacement counts all."""
-    monkeypatch.setattr("lo_kernel.engine.folding.HANGS_AFTER", 0.05)
-    monkeypatch.setattr("lo_kernel.engine.waiting.PENDING", 50)
+    monkeypatch.setattr("lo_kernel.engine.run.folding.HANGS_AFTER", 0.05)
+    monkeypatch.setattr("lo_kernel.engine.run.waiting.PENDING", 50)
 
     async def hangs(event: Any, state: Any) -> Any:
         if event["metadata"]["auth"]["user_id"] == "testcase-u0":

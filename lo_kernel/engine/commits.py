@@ -14,8 +14,7 @@ from collections.abc import Callable
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.learners import Learners
-from lo_kernel.engine.live_state import Snapshot
-from lo_kernel.engine.run import Run
+from lo_kernel.engine.run import Run, Snapshot
 from lo_kernel.engine.store import PLAIN, Commit, ReducerRow, Store
 from lo_kernel.engine.streams import Stream, Streams
 from lo_kernel.errors import ArchiveError, LOError

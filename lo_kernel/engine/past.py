@@ -17,13 +17,11 @@ import msgspec
 
 from lo_kernel.engine.archive import Record, Senders
 from lo_kernel.engine.events import Event
-from lo_kernel.engine.live_state import MISSING, Item
 from lo_kernel.engine.pipeline import Pipeline
-from lo_kernel.engine.run import Run
+from lo_kernel.engine.run import MISSING, ROOM, Item, Run
 from lo_kernel.engine.states import decode_state, encode_state
 from lo_kernel.engine.store import Commit, ReducerRow, Store
 from lo_kernel.engine.turns import Turns
-from lo_kernel.engine.waiting import ROOM
 from lo_kernel.errors import ArchiveError, LOError, ReducerError
 
 __all__ = ["CatchUp", "OldStates", "convert"]

@@ -19,8 +19,7 @@ from lo_kernel.engine.commits import Committer, RowMaker
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.events import Arrival, Event, Sender
 from lo_kernel.engine.learners import Learners
-from lo_kernel.engine.live_state import Item
-from lo_kernel.engine.run import Run
+from lo_kernel.engine.run import Item, Run
 from lo_kernel.engine.store import Store
 from lo_kernel.engine.streams import Streams
 

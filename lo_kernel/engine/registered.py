@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 
 from lo_kernel.engine.keys import parse_key
-from lo_kernel.engine.live_state import MISSING
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.registration import Registration
-from lo_kernel.engine.run import Run
+from lo_kernel.engine.run import MISSING, Run
 from lo_kernel.engine.states import encode_state
 from lo_kernel.engine.store import PLAIN, Commit, ReducerRow, Store
 from lo_kernel.errors import LOError, UnknownReducerError

@@ -23,10 +23,9 @@ from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Declaration, Reducer, check_reducer, declaration_of
 from lo_kernel.engine.registered import Registered
 from lo_kernel.engine.registration import Registration
-from lo_kernel.engine.run import Run
+from lo_kernel.engine.run import PENDING, Run
 from lo_kernel.engine.states import encode_state
 from lo_kernel.engine.store import PLAIN, ReducerRow, Store
-from lo_kernel.engine.waiting import PENDING
 from lo_kernel.errors import LOError, ReducerError
 
 __all__ = ["Registration", "Registry"]

@@ -19,11 +19,11 @@ from typing import Any, Self
 import msgspec
 
 from lo_kernel.engine.errorlog import ErrorLog
-from lo_kernel.engine.live_state import MISSING, Item, LiveState
-from lo_kernel.engine.live_states import LiveStates
 from lo_kernel.engine.reducers import Reducer, not_a_pair
+from lo_kernel.engine.run.live_state import MISSING, Item, LiveState
+from lo_kernel.engine.run.live_states import LiveStates
+from lo_kernel.engine.run.waiting import Waiting
 from lo_kernel.engine.states import encode_state
-from lo_kernel.engine.waiting import Waiting
 from lo_kernel.errors import StateError
 
 __all__ = ["Folding"]

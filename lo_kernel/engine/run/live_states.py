@@ -10,8 +10,8 @@ from typing import Any
 
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.keys import Scope, reducer_prefix, state_key
-from lo_kernel.engine.live_state import MISSING, LiveState
 from lo_kernel.engine.reducers import STUDENT_SCOPE
+from lo_kernel.engine.run.live_state import MISSING, LiveState
 from lo_kernel.engine.states import decode_state, encode_state
 from lo_kernel.engine.store import Store
 from lo_kernel.errors import LOError, StateError

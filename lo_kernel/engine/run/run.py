@@ -7,12 +7,12 @@ from typing import Any
 
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.keys import Scope, reducer_prefix
-from lo_kernel.engine.live_state import MISSING, Snapshot
-from lo_kernel.engine.live_states import LiveStates
 from lo_kernel.engine.reducers import Reducer
+from lo_kernel.engine.run.live_state import MISSING, Snapshot
+from lo_kernel.engine.run.live_states import LiveStates
+from lo_kernel.engine.run.taking import Taking
 from lo_kernel.engine.states import encode_state
 from lo_kernel.engine.store import Store
-from lo_kernel.engine.taking import Taking
 from lo_kernel.errors import StateError
 
 __all__ = ["Run"]

@@ -1,7 +1,7 @@
 """Events into states, as fast as they come: one at a time, or several in one step of the loop.
 
 An event is handed over in one step of the loop: a coroutine that gives up nothing is driven to its end at
-once, and costs what a plain ``await`` costs. What else an answer may be is :mod:`lo_kernel.engine.folding`.
+once, and costs what a plain ``await`` costs. What else may come: :mod:`~lo_kernel.engine.run.folding`.
 
 The event is one object for all reducers of its context: they read it, and leave it as it is.
 """
@@ -17,11 +17,11 @@ import msgspec
 
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.events import Event, Sender
-from lo_kernel.engine.folding import Folding
 from lo_kernel.engine.keys import identifier
-from lo_kernel.engine.live_state import Item, LiveState
-from lo_kernel.engine.live_states import LiveStates
 from lo_kernel.engine.reducers import Reducer, not_a_pair
+from lo_kernel.engine.run.folding import Folding
+from lo_kernel.engine.run.live_state import Item, LiveState
+from lo_kernel.engine.run.live_states import LiveStates
 from lo_kernel.engine.states import encode_state
 
 __all__ = ["Taking"]

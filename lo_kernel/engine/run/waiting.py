@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lo_kernel.engine.live_state import Item, LiveState
+from lo_kernel.engine.run.live_state import Item, LiveState
 
 __all__ = ["PENDING", "ROOM", "Waiting"]
 
