@@ -191,9 +191,20 @@ class Debugging:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        page.click(f"{NOTEBOOK} .jp-DebuggerBugButton")
         page.click('.lm-TabBar-tab[data-id="jp-debugger-sidebar"]')
-        page.wait_for_selector(f"{NOTEBOOK} .cm-gutter.cm-breakpoint-gutter")
+        until(self._on, timeout=60, what="the debugger to be on")
+
+    def _on(self) -> bool:
+        """Whether it is on; where a click came before the notebook heard of its kernel, it clicks again."""
+        bug = self.page.locator(f"{NOTEBOOK} .jp-DebuggerBugButton")
+        if bug.get_attribute("aria-pressed") != "true":
+            bug.click()
+        from playwright.sync_api import TimeoutError as TookTooLong
+
+        with suppress(TookTooLong):
+            self.page.wait_for_selector(f"{NOTEBOOK} .cm-gutter.cm-breakpoint-gutter", timeout=10_000)
+            return True
+        return False
 
     def cell(self, number: int) -> Locator:
         """A code cell, from 0."""
