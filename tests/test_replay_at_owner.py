@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from apps import running_app
 from event_files import study_log
+from waiting import auntil
 
 from lo_kernel.app.replaying import replay_at_owner
 from lo_kernel.engine.replay import ReplayReport
@@ -82,6 +83,24 @@ async def test_a_kernel_that_follows_has_the_owner_replay(tmp_path: Path, settin
         assert runtime.archive.last == 50
         with pytest.raises(EventError, match="limit: expected"):
             lo.replay(path, limit=0)
+
+
+async def test_a_kernel_that_follows_has_the_owner_erase(tmp_path: Path, settings: Settings) -> None:
+    """Its `lo.erase` is the owner's."""
+    from lo_kernel.bridge import LoopBridge
+    from lo_kernel.notebook.observer import LearningObserver
+
+    who = "tc-testcase-u1"
+    async with running_app(settings) as owner, running_app(settings) as follower:
+        lo = LearningObserver(follower, LoopBridge(asyncio.get_running_loop()))
+        await lo.replay(study_log(tmp_path / "x.log", range(50)))
+        await auntil(lambda: who in follower.learners, what="the follower to see the learner")
+        theirs = len(lo.events.filter(learner=who))
+        erased = await lo.erase(who)
+        assert (erased.student, erased.events) == (who, theirs)
+        assert theirs > 0
+        assert who not in owner.learners
+        assert not lo.events.filter(learner=who)
 
 
 async def test_what_the_owner_refuses_is_said(tmp_path: Path, settings: Settings) -> None:

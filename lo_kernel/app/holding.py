@@ -25,13 +25,15 @@ from lo_kernel.runtime import Runtime
 __all__ = ["COMMAND_LINE", "USER", "answer", "asked_by", "held", "names_inside"]
 
 COMMAND_LINE = "command line"
+FOLLOWER = "a kernel that follows"
 USER = "X-LO-User"
 """The header that says who sits at the command line."""
 
 
 def asked_by(request: web.Request) -> dict[str, str]:
-    """Who asks from the command line, for the record."""
-    return {"user": unquote(request.headers.get(USER, "")), "at": COMMAND_LINE}
+    """Who asks, for the record: the command line says it; a kernel that follows has a record of its own."""
+    user = unquote(request.headers.get(USER, ""))
+    return {"user": user, "at": COMMAND_LINE} if user else {"user": "", "at": FOLLOWER}
 
 
 async def answer(runtime: Runtime, request: web.Request) -> web.Response:
