@@ -311,3 +311,36 @@ async def test_another_table_of_weights_folds_the_past_anew(settings: Settings) 
             assert await runtime.registry.read(["Internal,t.weigh,STUDENT:tc-testcase-u0"]) == [
                 {"n": 5 * weight}
             ]
+
+
+_LITERALS = {
+    "a generator": "sum(k == {0!r} for k in state)",
+    "a list": "[k for k in state if k == {0!r}]",
+    "a list of literals": "[{0!r} for k in state]",
+    "a set": "{{k for k in state if k == {0!r}}}",
+    "a dictionary": "{{{0!r}: k for k in state}}",
+    "a lambda": "(lambda: {0!r})()",
+    "a lambda's default": "(lambda x={0!r}: x)()",
+    "a sort's key": "sorted(state, key=lambda k: k == {0!r})",
+    "a nested generator": "[sum(c == {0!r} for c in k) for k in state]",
+    "an f-string": "[f'{{k}}{0}' for k in state]",
+    "an inner function": "inner({0!r})",
+}
+
+
+@pytest.mark.parametrize("expression", _LITERALS.values(), ids=list(_LITERALS))
+def test_a_literal_counts_wherever_it_stands(expression: str) -> None:
+    """The first text in a comprehension's code is no docstring: another one is other code."""
+
+    def made(literal: str, doc: str = "What it does.") -> Any:
+        space: dict[str, Any] = {}
+        body = expression.format(literal)
+        source = (
+            f'def reducer(event, state):\n    """{doc}"""\n'
+            f'    def inner(x):\n        """{doc}"""\n        return x\n    return {body}, state\n'
+        )
+        exec(source, space)
+        return code_hash(space["reducer"])
+
+    assert made("type") == made("type") == made("type", "Something else is said.")
+    assert made("type") != made("ty")

@@ -300,6 +300,8 @@ def _has_docstring(code: types.CodeType) -> bool:
     flag = getattr(inspect, "CO_HAS_DOCSTRING", None)  # Python 3.13 and later
     if flag is not None:
         return bool(code.co_flags & flag)
+    if code.co_name.startswith("<"):  # a comprehension or a lambda: its first constant is one that it uses
+        return False
     return bool(code.co_consts) and isinstance(code.co_consts[0], str)
 
 
