@@ -139,6 +139,8 @@ class Registry(Registered):
             registration.run = old.run  # until the swap it answers
         if old is None or old.run is None or old.run.code != registration.code:
             self.errors.forget(f"reducer '{reducer_id}'")  # else nothing runs again, and they stand
+            if old is not None and old.run is not None:
+                old.run.outgoing = True
         self._registrations[reducer_id] = registration
         self._begin(registration, migrate, on_progress)
         return registration
@@ -247,6 +249,7 @@ class Registry(Registered):
             if answering.code != new.code:
                 answering.events = answering.failures = 0
             answering.replace(new.function, new.null_state, new.code)
+            answering.outgoing = False
             return answering, False
         if row is not None and (row.code == new.code or migrate == "keep"):
             return self._run(new, row.generation, row.position, row.ahead, stored=True), False
@@ -340,6 +343,7 @@ class Registry(Registered):
             return
         self._registrations[new.id] = owner
         owner.status = "live"
+        owner.run.outgoing = False
         for listener in list(self.on_restored):
             listener(owner)
         if owner.run.read is not None:

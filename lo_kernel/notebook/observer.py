@@ -60,7 +60,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         self.reducers = Reducers(runtime, bridge)
         self.events = Events(runtime, bridge)
         self.errors = Errors(runtime.errors)
-        self._unsaid: list[tuple[str, Job[Any] | None]] = []
+        self._unsaid: list[tuple[ErrorEntry, Job[Any] | None]] = []
         runtime.errors.subscribe(self._went_wrong)
 
     # -- where it is ---------------------------------------------------------------------------
@@ -244,13 +244,16 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
     def _went_wrong(self, entry: ErrorEntry) -> None:
         # events that come before the first reducer is written are no news
         if entry.kind != "NoReducer" or len(self._runtime.registry):
-            self._unsaid.append((str(entry), self._failing))
+            self._unsaid.append((entry, self._failing))
 
     def _take_notices(self) -> list[str]:
         """What went wrong since the last call, a line each: the kernel shows it after a cell."""
         unsaid, self._unsaid = self._unsaid, []
+        held = {id(entry) for entry in self._runtime.errors}  # not those of a reducer that was mended since
         # what was awaited in a cell stands there already, with its traceback
-        notices = [text for text, job in unsaid if job is None or not job.awaited]
+        notices = [
+            str(entry) for entry, job in unsaid if id(entry) in held and (job is None or not job.awaited)
+        ]
         return notices[:_NOTICES] + (
             [f"and {len(notices) - _NOTICES} more"] if len(notices) > _NOTICES else []
         )

@@ -48,6 +48,7 @@ class Folding:
         self.events = 0
         self.failures = 0
         self.last_failure = ""
+        self.outgoing = False  # other code is about to take over: what fails here is no news
         self.guarded = False
         self.strict = False  # each answer is looked at at once: one was no JSON
         self.suspends = False
@@ -92,7 +93,8 @@ class Folding:
     def _failed(self, error: BaseException, event: Any) -> None:
         self.failures += 1
         self.last_failure = f"{type(error).__name__}: {error}"
-        self._errors.add(f"reducer '{self.name}'", error, event=event)
+        if not self.outgoing:
+            self._errors.add(f"reducer '{self.name}'", error, event=event)
 
     # -- putting back --------------------------------------------------------------------------
 
