@@ -66,4 +66,5 @@ async def test_a_cancelled_job_leaves_the_reducer_out(tmp_path: Path, settings: 
         assert job.cancel()
         await auntil(lambda: registration.status == "cancelled", what="the registration to end")
         assert job.status == "cancelled"
+        assert not job.cancel()
         assert lo._take_notices() == []

@@ -111,7 +111,7 @@ class Job(Generic[T]):
 
     def cancel(self) -> bool:
         """End it; ``False`` where it has ended already."""
-        return self._future.cancel()
+        return not self._future.done() and self._future.cancel()  # a future says True of a second time, too
 
     @property
     def finished(self) -> bool:
