@@ -298,6 +298,24 @@ async def test_rosters_come_from_files(tmp_path: Path, name: str, text: str) -> 
     assert "there is no course '3' in the roster; there are: 1, 2" in answer["error"]
 
 
+async def test_an_error_of_the_whole_answer_can_be_raised() -> None:
+    """With ``whole_errors`` a course that isn't there is raised with all of its text; a row's error stays."""
+    parts = counting()
+    parts.rosters.use(lambda course: [{"name": "nobody"}])
+    (row,) = await parts.executor.rows("counter")
+    with pytest.raises(QueryError, match="roster row 1: expected a learner's id") as raised:
+        await parts.executor.rows("counter", whole_errors=True)
+    assert str(raised.value) == row["error"]
+
+
+async def test_an_error_of_one_row_is_not_one_of_the_answer() -> None:
+    """A list whose only row is an error stays a list, with ``whole_errors`` too."""
+    parts = counting()
+    parts.functions.publish("inverse")(lambda count: 1 / count)
+    rows = await parts.executor.rows(q.map("inverse", [0]), whole_errors=True)
+    assert [row["error"] for row in rows] == ["inverse: ZeroDivisionError: division by zero"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "error"),
     [

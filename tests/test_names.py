@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 from collections.abc import Callable
@@ -19,9 +20,12 @@ from page_parts import class_list, send, serving
 
 from lo_kernel.app.dashboards import Dashboard, Panel
 from lo_kernel.app.security import EMBED
+from lo_kernel.bridge import LoopBridge
 from lo_kernel.engine.made_up import MadeUpNames
 from lo_kernel.engine.reducers import student_event_reducer
+from lo_kernel.errors import QueryError
 from lo_kernel.notebook.dashboards_view import DashboardPage
+from lo_kernel.notebook.observer import LearningObserver
 from lo_kernel.query.rosters import Rosters
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
@@ -190,6 +194,15 @@ async def test_a_rosters_function_gives_names_too(settings: Settings) -> None:
         runtime.rosters.use(lambda course: [{"user_id": IDS[0], "name": "Ann Arbor"}, {"user_id": IDS[1]}])
         rows = await runtime.executor.rows("count", names=runtime.rosters.notebook_names)
         assert [row["name"] for row in rows] == [runtime.made_up.find(IDS[0]), ""]
+
+
+async def test_a_course_that_is_not_there_is_raised_in_a_notebook(classroom: Settings) -> None:
+    """``lo.query`` raises it with the courses that there are; no table hides it."""
+    async with running_app(classroom) as runtime:
+        add_board(runtime)
+        lo = LearningObserver(runtime, LoopBridge(asyncio.get_running_loop()))
+        with pytest.raises(QueryError, match="there is no course 'c9' in the roster; there are: "):
+            await lo.query("count", course_id="c9")
 
 
 async def test_names_that_cannot_be_kept_are_no_names(

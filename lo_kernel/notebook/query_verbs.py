@@ -21,7 +21,8 @@ class QueryVerbs(Verbs):
         are what it asks for. A reducer that goes through the past, or is replaced, is waited for; where the
         states aren't the newest all the same, ``.behind`` of the rows says so. The rows print as a table, and
         ``.to_frame()`` makes a frame of them. Where the roster has names, rows about learners have a made-up
-        one in its place, until ``lo.reveal``.
+        one in its place, until ``lo.reveal``. An error of one value stands in that value's place; one of the
+        whole answer, such as a course that isn't there, raises :class:`QueryError`.
         """
         runtime = self._runtime
         runtime.executor.prepare_one(query, parameters)
@@ -35,7 +36,7 @@ class QueryVerbs(Verbs):
                 )
 
         names = runtime.rosters.notebook_names
-        rows = runtime.executor.rows(query, parameters, names=names, on_wait=waits_for)
+        rows = runtime.executor.rows(query, parameters, names=names, on_wait=waits_for, whole_errors=True)
         job = self._job(f"query {name}", rows)
         return job
 

@@ -30,7 +30,7 @@ from lo_kernel.query.relational import KeysStep, SelectStep, find_reducer
 from lo_kernel.query.rows import Rows, flat_rows
 from lo_kernel.query.steps import CallStep, Change, Dirt, Env, ParameterStep, Step, Timing, ValueStep
 from lo_kernel.query.validate import check
-from lo_kernel.query.values import check_json, identity, visible
+from lo_kernel.query.values import check_json, identity, is_error, visible
 
 __all__ = ["Executor", "Running"]
 
@@ -228,16 +228,22 @@ class Executor:
         names: Mapping[str, str] | None = None,
         on_wait: OnWait | None = None,
         newest: bool = True,
+        whole_errors: bool = False,
     ) -> Rows:
         """The answer of one export as flat rows: ``[{"student": "tc-testcase-u0", "count": 2}, ...]``.
 
         ``names`` (by safe id) adds a column ``name``. A parameter that the query doesn't have is an error
-        here. It waits as :meth:`run` does.
+        here. It waits as :meth:`run` does. With ``whole_errors``, an answer that as a whole is an error is
+        raised as :class:`QueryError`; without, it is the one row.
         """
         running = await self._waited(lambda: self.prepare_one(query, parameters), on_wait, newest)
         await self.start(running)
         (export,) = running.exports
-        rows = flat_rows(running.answer(export), names, running.behind())
+        answer = running.answer(export)
+        if whole_errors and is_error(answer):
+            running.close()
+            raise QueryError(str(answer["error"]))
+        rows = flat_rows(answer, names, running.behind())
         running.close()
         return rows
 
