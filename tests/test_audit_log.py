@@ -285,7 +285,7 @@ def test_a_text_can_be_deleted_and_the_chain_stays_whole(log: AuditLog) -> None:
     assert delete_texts(log, lambda text: "code 3" in text, "a name stood in it") == 1
     verdict = check(log)
     assert verdict.ok, verdict
-    assert "1 texts were deleted, on record" in str(verdict)
+    assert "1 text of it deleted, on record" in str(verdict)
     assert b"code 3" not in b"".join(path.read_bytes() for path in log.folder.iterdir())
     codes = [record.get("code") for record in AuditReader(log.workspace).records()]
     assert "(deleted)" in codes
@@ -411,7 +411,7 @@ def test_the_command_line_shows_and_exports(told: AuditLog, tmp_path: Path) -> N
     text = page.read_text()
     assert "&lt;b&gt;words" in text
     assert "analysis has read it" in text
-    assert "Nothing was changed or removed afterwards" in text
+    assert "This record is as it was written" in text
     assert not any(mark in text for mark in ("http://", "https://", "<script", "src="))
 
 

@@ -118,7 +118,7 @@ def _summary(told: Sequence[Event], student: str | None) -> str:
 def _whole(verdict: Verdict) -> str:
     if verdict.ok:
         state = (
-            '<strong class="good">Nothing was changed or removed afterwards.</strong> '
+            '<strong class="good">This record is as it was written.</strong> '
             f"All {verdict.records:,} records were checked."
         )
     else:
@@ -132,7 +132,9 @@ def _whole(verdict: Verdict) -> str:
             f"mark <code>{verdict.head.hash}</code>. The command <code>lo-kernel audit verify</code> checks "
             "all of them again; a record of this number with another mark has been replaced.</p></details>"
         )
-    return f'<div class="box"><p>{state}</p>{head}</div>'
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in verdict.notes)
+    told = f"<p>What the record itself says was left out of it:</p><ul>{notes}</ul>" if notes else ""
+    return f'<div class="box"><p>{state}</p>{told}{head}</div>'
 
 
 def _entry(event: Event, hide: Callable[[str], str]) -> str:

@@ -300,7 +300,8 @@ class _Check:
                 path.name, 0, f"{len(missing)} texts are gone, and no record says that they were deleted"
             )
         if gone := (named & self.redacted) - found:
-            self.verdict.notes.append(f"{path.name}: {len(gone)} texts were deleted, on record")
+            texts = "1 text" if len(gone) == 1 else f"{len(gone)} texts"
+            self.verdict.notes.append(f"{path.name}: {texts} of it deleted, on record")
 
     # -- aliases -------------------------------------------------------------------------------
 
