@@ -553,7 +553,10 @@ async def test_inside_a_notebook_it_gets_in_by_its_ticket_alone(
 async def test_a_thousand_learners_cost_no_more_lines_than_fit(
     settings: Settings, open_browser: OpenBrowser
 ) -> None:
-    """Of a thousand learners the page holds the lines that can be seen, and scrolling brings the others."""
+    """Of a thousand learners the page holds the lines that can be seen, and scrolling brings the others.
+
+    No line shows through the heading.
+    """
     async with running_app(settings) as runtime:
         add_board(runtime)
         await send(runtime, *(f"s{number:04d}" for number in range(1000)))
@@ -567,6 +570,9 @@ async def test_a_thousand_learners_cost_no_more_lines_than_fit(
             await page.keyboard.press("End")
             assert await page.evaluate("document.activeElement.textContent") == "s0999"
             assert len(await cells(page, 0)) < 80
+            heading = "document.querySelector('#lines thead th:first-child')"
+            ground = await page.evaluate(f"getComputedStyle({heading}).backgroundColor")
+            assert not ground.startswith("rgba"), ground
             await send(runtime, "s0999")
             line = '#lines tr[data-key="students.tc-testcase-s0999"]'
             await holds(page, f"document.querySelector('{line}').children[1]?.textContent === '2'")
