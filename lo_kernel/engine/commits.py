@@ -22,6 +22,8 @@ from lo_kernel.errors import ArchiveError, LOError
 __all__ = ["Committer", "RowMaker"]
 
 COMMIT_EVERY = 0.02  # seconds from the first event of a batch to its commit
+LATER = 0.5  # where all of them are in a file anyway: what a crash costs is folded again
+_AMONG = 0.005  # from the first of them that came by itself: the disk takes longer meanwhile
 SYNC_EVERY = 0.04  # seconds after which the archive is synced without a commit
 _ROOM = 20_000  # events that may wait for the disk before sources are held back
 _ROOM_BYTES = 64 << 20  # and bytes of those that are large
@@ -49,7 +51,6 @@ class Committer:
         self.routed = 0  # number of the newest event that went to its runs
         self.synced = 0  # number of the newest event that is on disk
         self.full = False  # whether sources have to wait (`room`)
-        self.commit_every = COMMIT_EVERY  # longer while a replay goes on, whose events are in its file anyway
         self.store_up = True
         self.plain: dict[str, bytes] = {}  # keys of nobody's reducer, on their way to the store
         self.on_synced: list[Callable[[int], None]] = []
@@ -58,8 +59,9 @@ class Committer:
         self._runs: dict[Run, RowMaker] = {}
         self._ceiling = 0  # number of the event at which to look again
         self._large = 0  # bytes of large events that wait for the disk
-        self._awake = False
-        self._wake = asyncio.Event()
+        self._awake = self._waits = False
+        self._wake = asyncio.Event()  # there is something to commit soon
+        self._any = asyncio.Event()  # or later
         self._room = asyncio.Event()
         self._room.set()
         self._synced_at = 0.0
@@ -98,6 +100,12 @@ class Committer:
         """See to it that there is a commit soon."""
         self._awake = True
         self._wake.set()
+        self._any.set()
+
+    def wake_later(self) -> None:
+        """See to it that there is a commit: the next one that somebody wants soon, or one of its own."""
+        self._waits = True
+        self._any.set()
 
     def start(self) -> None:
         """Begin to commit in the background."""
@@ -121,10 +129,14 @@ class Committer:
 
     async def _commit_forever(self) -> None:
         while True:
-            await self._wake.wait()
-            await asyncio.sleep(self.commit_every)
+            await self._any.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LATER):
+                    await self._wake.wait()
+                    await asyncio.sleep(_AMONG if self._waits else COMMIT_EVERY)
             self._wake.clear()
-            self._awake = False
+            self._any.clear()
+            self._awake = self._waits = False
             try:
                 # a cancel lets a commit that has begun come to its end
                 await asyncio.shield(asyncio.ensure_future(self.commit()))
@@ -140,7 +152,7 @@ class Committer:
         while True:
             await asyncio.sleep(SYNC_EVERY)
             if self.synced >= self.archive.last and not self.archive.unwritten:
-                await self._wake.wait()
+                await self._any.wait()
             elif loop.time() - self._synced_at >= SYNC_EVERY:
                 try:
                     await self.sync()
@@ -259,4 +271,5 @@ class Committer:
 
     def is_idle(self) -> bool:
         """Whether all that was accepted is folded and committed."""
-        return self.synced >= self.routed and not self._awake and not any(run.pending for run in self._runs)
+        committed = self.synced >= self.routed and not self._any.is_set()
+        return committed and not any(run.pending for run in self._runs)

@@ -121,14 +121,22 @@ class Pipeline(Committer):
         if interrupted is not None:
             raise interrupted
 
-    def take_many(self, arrivals: Sequence[Arrival]) -> None:
-        """:meth:`take` several events at once: the same for each of them, with less work."""
+    def take_many(self, arrivals: Sequence[Arrival], *, later: bool = False) -> None:
+        """:meth:`take` several events at once: the same for each of them, with less work.
+
+        ``later``: they are in a file anyway, so their states may wait for a commit that others want.
+        """
         first = self.archive.last + 1
         last = self.archive.append_many(arrivals)
         self.accepted += len(arrivals)
         if last > self._ceiling:
             self._look(last)
-        self.route_many(first, arrivals)
+        if later:
+            if not self._waits:
+                self.wake_later()
+        elif not self._awake:
+            self.wake()
+        self._route_many(first, arrivals)
 
     def take_array(
         self,
@@ -167,10 +175,8 @@ class Pipeline(Committer):
             its[1].append(event)
         self._hand_over(by_context, sender)
 
-    def route_many(self, first: int, arrivals: Iterable[Arrival]) -> None:
+    def _route_many(self, first: int, arrivals: Iterable[Arrival]) -> None:
         """:meth:`route` events that have the numbers from ``first`` on."""
-        if not self._awake:
-            self.wake()
         touch, number = self.learners.touch, first - 1
         by_context: dict[Any, tuple[list[Item], list[Event]]] = {}
         newest: Any = _NO_CONTEXT

@@ -18,7 +18,6 @@ from typing import Protocol
 
 from lo_kernel.engine.archive import Archive
 from lo_kernel.engine.archive.marks import merged as merged_ranges
-from lo_kernel.engine.commits import COMMIT_EVERY
 from lo_kernel.engine.files import Deadline, EventFile, Paths, check_files, grouped, merged
 from lo_kernel.engine.formats import Fingerprint, Format, fingerprint
 from lo_kernel.engine.journal import Journal, held_records, journal_of
@@ -30,7 +29,6 @@ from lo_kernel.workspace import Workspace
 
 __all__ = ["ReplayInto", "ReplayReport", "check_replay", "replay"]
 
-_COMMIT_EVERY = 0.5  # seconds between two commits of states meanwhile: what a crash costs is folded again
 _AT_ONCE = 25  # events taken in one step
 _TELL_EVERY = 0.1  # seconds between two calls of `on_progress`
 
@@ -122,12 +120,11 @@ async def replay(
             files.append(EventFile(path, format_, report, deadline, held, learner))
             stack.callback(files[-1].close)
         await asyncio.to_thread(journal.replayed, prints, report.files)
-        stack.callback(setattr, pipeline, "commit_every", COMMIT_EVERY)
-        pipeline.commit_every = _COMMIT_EVERY
         try:
             await _feed(pipeline, files, report, deadline, limit, on_progress)
         finally:
             report.done = sum(file.bytes.read for file in files)
+            pipeline.wake()
         await pipeline.sync()
     report.ended = perf_counter()
     if on_progress is not None:
@@ -155,7 +152,7 @@ async def _feed(
     for arrivals in batches:
         if arrivals:
             report.events += len(arrivals)
-            pipeline.take_many(arrivals)
+            pipeline.take_many(arrivals, later=True)
             if pipeline.full:
                 await pipeline.room()
                 deadline.renew()
