@@ -11,9 +11,11 @@ import pytest
 from apps import running_app
 from page_parts import send
 from test_erasing import ADA, BEN, count
+from waiting import auntil
 
 from lo_kernel.bridge import LoopBridge
 from lo_kernel.errors import NotOwnerError
+from lo_kernel.notebook.observer import LearningObserver
 from lo_kernel.notebook.store_view import KeyValueStore
 from lo_kernel.runtime import NoReadLog
 from lo_kernel.settings import Settings
@@ -60,3 +62,16 @@ async def test_a_follower_does_not_take_what_it_would_lose(settings: Settings) -
         await KeyValueStore(owner, bridge).set("mine", 1)
     async with running_app(settings) as again:
         assert await KeyValueStore(again, LoopBridge(asyncio.get_running_loop()))["mine"] == 1
+
+
+async def test_a_value_is_set_without_waiting_for_it(settings: Settings) -> None:
+    """Setting starts at once; what it fails with, where nobody awaits it, is in the errors."""
+    async with running_app(settings) as runtime:
+        lo = LearningObserver(runtime, LoopBridge(asyncio.get_running_loop()))
+        job = lo.kvs.set("mine", 1)
+        await auntil(lambda: job.finished, what="the value to be set")
+        assert await lo.kvs["mine"] == 1
+        wrong = lo.kvs.set("mine", object())
+        await auntil(lambda: wrong.finished, what="the job to end")
+        assert wrong.status == "failed"
+        assert "kvs.set" in [entry.where for entry in runtime.errors]

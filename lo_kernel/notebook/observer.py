@@ -56,7 +56,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
 
     def __init__(self, runtime: Runtime, bridge: LoopBridge, kernel: Any = None) -> None:
         super().__init__(runtime, bridge, kernel)
-        self.kvs = KeyValueStore(runtime, bridge)
+        self.kvs = KeyValueStore(runtime, bridge, self._job)
         self.reducers = Reducers(runtime, bridge)
         self.events = Events(runtime, bridge)
         self.errors = Errors(runtime.errors)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from lo_kernel.errors import LOError
+from lo_kernel.notebook.jobs import Job
 
 if TYPE_CHECKING:
     from lo_kernel.bridge import LoopBridge
@@ -18,12 +19,16 @@ class KeyValueStore:
     """The store: ``await lo.kvs[key]``, ``await lo.kvs.keys()``, ``await lo.kvs.set(key, value)``.
 
     A state's key is ``Internal,<module>.<function>,STUDENT:<safe id>``; keys that a reducer owns are
-    read-only. A key that holds nothing gives ``None``.
+    read-only. A key that holds nothing gives ``None``. ``set`` starts at once and gives a job; what reads,
+    reads when it is awaited. ``start`` makes the job of a name and its work.
     """
 
-    def __init__(self, runtime: Runtime, bridge: LoopBridge) -> None:
+    def __init__(
+        self, runtime: Runtime, bridge: LoopBridge, start: Callable[..., Job[Any]] | None = None
+    ) -> None:
         self._runtime = runtime
         self._bridge = bridge
+        self._start = start
 
     def __getitem__(self, key: str) -> Awaitable[Any]:
         return self._bridge.run(self._get(_text(key)))
@@ -45,9 +50,10 @@ class KeyValueStore:
         self._runtime.reads.record("store", "the list of keys", learners_of(keys))
         return keys
 
-    def set(self, key: str, value: Any) -> Awaitable[None]:
+    def set(self, key: str, value: Any) -> Job[None]:
         """Store a JSON value under a key of one's own, in the process that owns the workspace."""
-        return self._bridge.run(self._runtime.set_value(_text(key), value))
+        work = self._runtime.set_value(_text(key), value)
+        return Job("kvs.set", work, self._bridge) if self._start is None else self._start("kvs.set", work)
 
     def __repr__(self) -> str:
         return f"<store {self._runtime.store.name}: await lo.kvs[key], await lo.kvs.keys(prefix)>"
