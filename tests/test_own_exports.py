@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from event_files import study_log
 from ingest_parts import SOURCE, count, expect, idle, key_of, running
+from waiting import auntil
 
 from lo_kernel.engine.archive import Search
 from lo_kernel.engine.events import Sender, identify
@@ -50,6 +52,38 @@ async def test_an_export_adds_nothing_where_it_is_from(settings: Settings, tmp_p
         again = tmp_path / f"again-{name}"
         await export_events(runtime.archive, again)
         assert (await replay(runtime, again)).held == 15
+
+
+@pytest.mark.parametrize("learner", [None, "tc-testcase-u1"])
+async def test_a_followers_export_adds_nothing_either(
+    settings: Settings, tmp_path: Path, learner: str | None
+) -> None:
+    """What a process that follows exports is known to the owner, also among files that it replayed itself."""
+    path, held = tmp_path / "x.study.log", 15 if learner is None else 5
+    async with running(settings) as owner, running(settings) as follower:
+        assert not follower.workspace.owner
+        sent(owner, 15)
+        await idle(owner)
+        await auntil(lambda: follower.archive.last == 15)
+        assert await export_events(follower.archive, path, search=Search(learner=learner)) == held
+        other = study_log(tmp_path / "other.study.log", range(3))
+        for file, added, known in ((path, 0, held), (other, 3, 0), (path, 0, held), (other, 0, 3)):
+            report = await replay(owner, file)
+            assert (report.events, report.held) == (added, known)
+        assert owner.archive.last == 18
+
+
+async def test_an_export_that_can_not_be_noted_is_whole_and_said(settings: Settings, tmp_path: Path) -> None:
+    """Where the journal can't be written, the file is there, and `lo.errors` has what that means."""
+    path = tmp_path / "x.study.log"
+    async with running(settings) as runtime:
+        sent(runtime, 3)
+        await idle(runtime)
+        (settings.workspace_path / "replayed.jsonl").mkdir()
+        assert await export_events(runtime.archive, path) == 3
+        assert len(path.read_bytes().splitlines()) == 3
+        (error,) = runtime.errors.of("export")
+        assert "would count twice" in error.message
 
 
 async def test_one_that_was_picked_or_has_grown_is_known_too(settings: Settings, tmp_path: Path) -> None:

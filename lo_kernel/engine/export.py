@@ -103,8 +103,15 @@ async def export_events(
                 exported.add(line, record.n)
                 count += 1
         await asyncio.to_thread(temporary.replace, target)
-        if archive.writable:
+        try:  # also from a process that follows: the owner reads the journal at each replay
             await asyncio.to_thread(exported.note, journal_of(archive.folder.parent), target.name)
+        except OSError as error:
+            archive.errors.add(
+                "export",
+                f"{target} is whole, and could not be noted in this workspace ({error}): replayed here, its "
+                "events would count twice",
+                kind="NotNoted",
+            )
     finally:
         temporary.unlink(missing_ok=True)
     return count

@@ -6,13 +6,14 @@ records it holds; of an exported one the journal says which record is which even
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from lo_kernel.engine.archive.lines import LineFile
 from lo_kernel.engine.formats.source import Fingerprint, FingerprintMaker
 
 __all__ = ["Exported", "Journal", "Run", "held_records", "journal_of"]
@@ -111,10 +112,14 @@ def held_records(own: Iterable[Run], numbers: Sequence[tuple[int, int]]) -> list
 
 
 def _append(path: Path, entries: list[_Known]) -> None:
-    if entries:
-        file = LineFile(path)
-        try:
-            file.append(b"\n" + b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
-            file.sync()
-        finally:
-            file.close()
+    """Put lines at the end, in one piece: other processes do so too, so none takes a torn one back."""
+    if not entries:
+        return
+    data = b"\n" + b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        if (written := os.write(descriptor, data)) < len(data):
+            raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes were written", str(path))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
