@@ -158,6 +158,16 @@ def test_the_shape_decides(rows: list[dict[str, Any]], shape: str) -> None:
     assert shape in json.dumps(Chart("a").spec(rows), ensure_ascii=False)
 
 
+def test_long_names_leave_room_for_bars_and_figures() -> None:
+    """However long the ids, a chart fits below a cell; all of an id is in the tooltip, others stay short."""
+    rows = [*learners(7), {"student": "xapi-" + "c687b7894226592" * 3, "count": 12}]
+    spec = Chart("x").spec(rows)
+    assert drawn(spec)[1] == "sim-01: 7"
+    assert spec["data"]["values"][0]["id"] == rows[1]["student"]
+    assert spec["layer"][0]["encoding"]["y"]["axis"]["labelLimit"] + spec["width"] < 680
+    assert Chart("x").spec(learners(7))["width"] == 600
+
+
 def test_moments_are_not_the_length_of_a_bar() -> None:
     """Where a state has a time stamp and a count, the count is drawn; a field that is asked for wins."""
     rows = [{"student": "a", "last": 1_700_000_000_000, "n": 3, "m": 9}]

@@ -32,7 +32,7 @@ class Table:
     """Columns of plain values, all of the same length.
 
     ``who`` is the key that names the learners (``None``: rows are not about learners), ``names`` holds them
-    in full, and ``labels`` without a provenance that all of them share. ``errors`` are those that stood in
+    in full, and ``labels`` without a provenance where there is only one. ``errors`` are those that stood in
     place of a value. ``series`` are columns of numbers over time.
     """
 
@@ -174,9 +174,18 @@ def _flat(
 
 
 def _short(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Safe ids without their provenance, where all of them have the same one and so it tells nothing."""
-    found = {match[0] if (match := _PROVENANCE.match(name)) else "" for name in names}
-    return tuple(name[len(next(iter(found))) :] for name in names) if len(found) == 1 else names
+    """Safe ids without their provenance, where all that have one have the same and so it tells nothing.
+
+    >>> _short(("tc-testcase-ann", "xapi-4f2a"))
+    ('ann', 'xapi-4f2a')
+    >>> _short(("tc-testcase-ann", "gcu-bo"))
+    ('tc-testcase-ann', 'gcu-bo')
+    """
+    found = {match[0] for name in names if (match := _PROVENANCE.match(name))}
+    if len(found) != 1:
+        return names
+    short = tuple(name.removeprefix(next(iter(found))) for name in names)
+    return short if len(set(short)) == len(set(names)) else names
 
 
 def _distinct(labels: tuple[str, ...], columns: Mapping[str, Sequence[Value]]) -> tuple[str, ...]:

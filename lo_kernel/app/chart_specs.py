@@ -17,9 +17,11 @@ from lo_kernel.app.chart_data import Table, Value
 from lo_kernel.app.templates import COLOUR, MANY, Spec
 
 __all__ = [
+    "LABEL",
     "NOTHING",
     "WIDTH",
     "bars",
+    "beside",
     "by_value",
     "categories",
     "clipped",
@@ -33,6 +35,9 @@ __all__ = [
 ]
 
 WIDTH: Final = 600
+LABEL: Final = 150  # pixels of a learner's name at most; the whole of it is in the tooltip
+_BESIDE = 80  # pixels beside a plot of its full width: short names, and figures of three digits
+_LETTER = 7  # pixels of a letter or a digit, about
 _STEP = 17  # pixels per row: 30 learners fit on a screen
 _TABLE_ROWS = 40
 
@@ -104,6 +109,18 @@ def frame(title: str, lines: Sequence[str], width: int = WIDTH) -> Spec:
     }
 
 
+def beside(width: int, labels: Sequence[str], figures: int = 0) -> int:
+    """The width of a plot that fits below a cell together with its labels, and figures of so many digits.
+
+    A front end cuts off what is too wide. Its own way to fit a chart is not for several in one picture.
+
+    >>> beside(600, ["ann"]), beside(600, ["xapi-c687b789422659204471a16f79415"])
+    (600, 524)
+    """
+    label = min(LABEL, _LETTER * max(map(len, labels), default=0)) + 6
+    return width - max(0, label + (8 + _LETTER * figures if figures else 0) - _BESIDE)
+
+
 def data(values: list[dict[str, Any]]) -> Spec:
     """The rows, as named data."""
     return {"data": {"name": "rows", "values": values}}
@@ -120,7 +137,7 @@ def by_value(table: Table, field: str) -> list[int]:
     return sorted(range(len(table)), key=rank)
 
 
-def bars(table: Table, field: str, label: str) -> Spec:
+def bars(table: Table, field: str, label: str, width: int = WIDTH) -> Spec:
     """A bar for each row, the largest first."""
     values = table.columns[field]
     rows = []
@@ -140,10 +157,10 @@ def bars(table: Table, field: str, label: str) -> Spec:
     ]
     x = {"field": "value", "type": "quantitative", "title": label, "axis": {"tickCount": 6}}
     step = _STEP if len(rows) <= MANY else 13
-    return data(rows) | _labelled_bars(rows, x, tooltip, step)
+    return data(rows) | _labelled_bars(rows, x, tooltip, step, width)
 
 
-def categories(table: Table, field: str, label: str) -> Spec:
+def categories(table: Table, field: str, label: str, width: int = WIDTH) -> Spec:
     """How often each word occurs."""
     counts = Counter(figure(value) for value in table.columns[field])
     rows = [
@@ -158,31 +175,31 @@ def categories(table: Table, field: str, label: str) -> Spec:
         "axis": {"tickMinStep": 1, "tickCount": 6},
     }
     return data(rows) | _labelled_bars(
-        rows, x, [{"field": "id", "title": label}, {"field": "value", "title": counted}], 28
+        rows, x, [{"field": "id", "title": label}, {"field": "value", "title": counted}], 28, width
     )
 
 
-def _labelled_bars(rows: list[dict[str, Any]], x: Spec, tooltip: list[Spec], step: int) -> Spec:
+def _labelled_bars(rows: list[dict[str, Any]], x: Spec, tooltip: list[Spec], step: int, width: int) -> Spec:
     """Bars with their names on the left and their figures, in a column, on the right."""
-    widest = max((len(row["row"].split(_PART)[1]) for row in rows), default=1)
+    cells = [row["row"].split(_PART) for row in rows]
+    widest = max((len(cell[1]) for cell in cells), default=1)
+    figures = _axis(1, orient="right", labelAlign="right", labelPadding=8 + _LETTER * widest)
     bar = {"type": "bar", "color": COLOUR, "height": {"band": 0.78}, "cornerRadiusEnd": 2}
     return {
+        "width": beside(width, [cell[0] for cell in cells], widest),
         "height": {"step": step},
         "encoding": {"x": x},
         "layer": [
             {
                 "mark": bar,
                 "encoding": {
-                    "y": _axis(0, labelLimit=260),
+                    "y": _axis(0, labelLimit=LABEL),
                     "tooltip": tooltip,
                     # What a screen reader says for the bar.
                     "description": {"field": "said", "type": "nominal"},
                 },
             },
-            {
-                **NOTHING,
-                "encoding": {"y": _axis(1, orient="right", labelAlign="right", labelPadding=8 + 7 * widest)},
-            },
+            {**NOTHING, "encoding": {"y": figures}},
         ],
         "resolve": {"axis": {"y": "independent"}},
     }

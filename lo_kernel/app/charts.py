@@ -100,7 +100,7 @@ class Chart:
         if field is None or kind == "text":
             body = specs.columns_of_text(table, list(table.columns)[:6] if field is None else [field], width)
         elif kind == "bar":
-            body = specs.bars(table, field, label)
+            body = specs.bars(table, field, label, width)
         elif kind == "histogram":
             body = specs.histogram(table, field, label)
         elif kind == "number":
@@ -108,9 +108,13 @@ class Chart:
         elif kind in ("line", "heatmap"):
             values = specs.over_time(table, field)
             template = templates.heatmap(label) if kind == "heatmap" else templates.lines(label, len(table))
-            body = specs.data(values) | template
+            # The names of a heat map are on its left, those of a few lines on the right, by their colours;
+            # then the figures are on the left.
+            names = table.labels if kind == "heatmap" or len(table) <= templates.FEW else ()
+            figures = 8 if names and kind == "line" else 0
+            body = specs.data(values) | template | {"width": specs.beside(width, names, figures)}
         else:
-            body = specs.categories(table, field, label)
+            body = specs.categories(table, field, label, width)
         return specs.frame(self.title, lines, width) | body
 
     def counted(self, rows: Sequence[Row]) -> str:

@@ -136,7 +136,12 @@ def lines(title: str, learners: int) -> Spec:
             "encoding": {
                 "x": x,
                 "y": y,
-                "color": {"field": "label", "type": "nominal", "title": None},
+                "color": {
+                    "field": "label",
+                    "type": "nominal",
+                    "title": None,
+                    "legend": {"labelLimit": 130},
+                },
                 "tooltip": [{"field": "label", "title": "learner"}, when, {"field": "value", "title": title}],
             },
         }
