@@ -7,6 +7,7 @@ import json
 import os
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -175,6 +176,32 @@ def test_thread_loop_answers_during_a_busy_cell(start_kernel: StartKernel) -> No
     assert answers(port)
     kernel.interrupt()
     kernel.collect(msg)
+
+
+_HELD_UP = {
+    "computes": "while True: pass",
+    "sleeps": "import time; time.sleep(30)",
+    "awaits": "import asyncio; await asyncio.sleep(30)",
+    "awaits a job": "await lo.simulate(students=2)",
+    "waits for a job": "lo.simulate(students=2).result()",
+}
+
+
+def test_each_cell_is_interrupted_beside_the_thread_loop(start_kernel: StartKernel) -> None:
+    """With loop="thread" the stop button ends what computes, sleeps, awaits or waits; the app answers on."""
+    kernel = start_kernel(env={"LO_KERNEL_LOOP": "thread"})
+    port = port_of(kernel)
+    for what, code in _HELD_UP.items():
+        msg = kernel.send(f"print('on', flush=True)\n{code}")
+        kernel.next_message(says_on)
+        assert answers(port), what
+        began = time.monotonic()
+        kernel.interrupt()
+        ended = kernel.collect(msg, timeout=10)
+        assert time.monotonic() - began < 2, what
+        assert ended.reply.get("ename") in ("KeyboardInterrupt", "CancelledError"), what
+        assert answers(port), what
+        assert kernel.execute("1 + 1").value == "2", what
 
 
 @pytest.mark.parametrize("loop", ["kernel", "thread"])
