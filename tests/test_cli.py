@@ -288,6 +288,8 @@ def test_lab_opens_the_example_with_a_class_streaming_in(start: Started, kernel:
 
     until(answers, timeout=30, what="JupyterLab to answer")
     until(lambda: int(kernel.execute("print(len(lo.events))").text) > 0, timeout=20)
+    students = "print(sorted({event['client']['auth']['user_id'] for event in lo.events.tail(9)}))"
+    assert "-lab-0" in kernel.execute(students).text, "its ids are none of lo.simulate's"
     assert lab.end() == 0
     assert "Traceback" not in lab.output
 

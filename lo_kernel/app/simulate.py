@@ -88,16 +88,17 @@ def simulate_class(
     seed: int | None = None,
     source: str = SOURCE,
     speed: float = 1.0,
+    prefix: str = "sim",
     on_progress: OnProgress | None = None,
 ) -> Coroutine[Any, Any, SimulationResult]:
     """Let a class type, each learner over a websocket of its own.
 
     ``students`` learners type for ``seconds`` (``None``: until cancelled). ``ingest_url`` is the address of
-    ``/wsapi/in/``, token included. Learners are ``sim-01``, ``sim-02`` and so on: fast and slow ones, ones
-    that pause, and ones that are hardly there. A ``seed`` fixes what is written and when; which events are
-    due in ``seconds`` does not depend on how busy the machine is. ``speed`` 2.0 makes all of it happen
-    twice as fast. ``on_progress`` is called with a :class:`SimulationProgress` a few times a second, and
-    last when all is done.
+    ``/wsapi/in/``, token included. Learners are ``sim-01``, ``sim-02`` and so on (``sim`` is the
+    ``prefix``): fast and slow ones, ones that pause, and ones that are hardly there. A ``seed`` fixes what
+    is written and when; which events are due in ``seconds`` does not depend on how busy the machine is.
+    ``speed`` 2.0 makes all of it happen twice as fast. ``on_progress`` is called with a
+    :class:`SimulationProgress` a few times a second, and last when all is done.
 
     A connection that is lost is made again, with growing pauses. Cancelling ends it at once.
 
@@ -122,7 +123,7 @@ def simulate_class(
         raise ValueError(f"speed: expected a number above 0 (1.0: as people type), got {speed!r}")
     if seed is None:
         seed = random.SystemRandom().randrange(1_000_000)
-    classroom = _Class(ingest_url, typists(students, seed), seconds, seed, source, speed, on_progress)
+    classroom = _Class(ingest_url, typists(students, seed, prefix), seconds, seed, source, speed, on_progress)
     return classroom.run()
 
 

@@ -125,8 +125,8 @@ class Typist:
             yield now, event
 
 
-def typists(students: int, seed: int) -> list[Typist]:
-    """A class: ``students`` learners of all styles, the same for the same seed.
+def typists(students: int, seed: int, prefix: str = "sim") -> list[Typist]:
+    """A class: ``students`` learners of all styles, the same for the same seed; ``prefix`` begins their ids.
 
     >>> [typist.user_id for typist in typists(3, seed=1)]
     ['sim-01', 'sim-02', 'sim-03']
@@ -141,7 +141,7 @@ def typists(students: int, seed: int) -> list[Typist]:
     # However small the class is, the first ones differ: a chart of five shows what learners are like.
     deck = [*STYLES, *deck][:students]
     return [
-        Typist(user_id=f"sim-{number:0{width}d}", seed=f"{seed}:{number}", style=style)
+        Typist(user_id=f"{prefix}-{number:0{width}d}", seed=f"{seed}:{number}", style=style)
         for number, style in enumerate(deck, 1)
     ]
 

@@ -24,6 +24,7 @@ __all__ = ["main"]
 
 _LOOK_EVERY = 0.5  # s between two looks for an app to type into
 _EXAMPLE = "local_reducer.ipynb"
+_PREFIX = "lab"  # these learners are others than those of a lo.simulate in the notebook
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -99,5 +100,5 @@ async def _type(settings: Settings, students: int) -> None:
         owner = workspace.find_owner()
         if owner is not None:
             with contextlib.suppress(LOError, OSError):  # the app went: wait for the next one
-                await simulate_class(owner.ingest_url, students=students)
+                await simulate_class(owner.ingest_url, students=students, prefix=_PREFIX)
         await asyncio.sleep(_LOOK_EVERY)
