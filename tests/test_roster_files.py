@@ -130,7 +130,34 @@ async def test_ids_that_nobody_has_are_said(tmp_path: Path) -> None:
     assert "nobody in r.csv has been seen" in entry.message
     assert "'sim-02' stands there, and ids here are as 'tc-testcase-sim-02'" in entry.message
     people.add("sim-01")
+    assert [entry.kind for entry in errors] == ["LookAlike", "NotInRoster"]
+    people.remove("tc-stranger")
+    people.add("sim-02")
+    assert [entry.kind for entry in errors] == ["NotInRoster"]
+
+
+async def test_one_wrong_id_among_good_ones_is_said(tmp_path: Path) -> None:
+    """Though others match, an id that nobody has gets a hint where its look-alike was seen."""
+    (tmp_path / "r.csv").write_text(f"{HEADER}c1,tc-testcase-sim-01,Ada\nc1,sim-05,Bo\n")
+    roster, errors, people = rosters("tc-testcase-sim-01", "tc-testcase-sim-05")
+    await roster.load(tmp_path / "r.csv")
+    (entry,) = errors
+    assert entry.message.startswith("'sim-05' stands in r.csv and wasn't seen, 'tc-testcase-sim-05' was: ")
+    people.remove("tc-testcase-sim-05")
     assert not len(errors)
+
+
+async def test_who_is_not_in_the_roster_is_counted(tmp_path: Path) -> None:
+    """Learners with events whom the roster leaves out are one entry, which goes on counting."""
+    (tmp_path / "r.csv").write_text(f"{HEADER}c1,tc-u0,Ada\n")
+    roster, errors, people = rosters("tc-u0")
+    await roster.load(tmp_path / "r.csv")
+    assert not len(errors)
+    people.add("tc-u1")
+    people.add("tc-u2")
+    (entry,) = errors
+    assert (entry.kind, entry.count) == ("NotInRoster", 1)
+    assert entry.message.startswith("2 learners have sent events and can't be found in r.csv")
 
 
 async def test_a_roster_of_others_is_said_once_three_are_seen(tmp_path: Path) -> None:
@@ -148,7 +175,7 @@ async def test_a_roster_of_others_is_said_once_three_are_seen(tmp_path: Path) ->
     people.add("tc-ada")
     await roster.load(tmp_path / "r.csv")
     people.add("tc-u4")
-    assert not len(errors)
+    assert [entry.kind for entry in errors] == ["NotInRoster"]
 
 
 @pytest.mark.parametrize(

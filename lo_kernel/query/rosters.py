@@ -12,18 +12,14 @@ from lo_kernel.errors import QueryError
 from lo_kernel.query.functions import Function, FunctionContext, Functions, invoke
 from lo_kernel.query.language import COURSE_ROSTER
 from lo_kernel.query.naming import NOTEBOOK, Naming, NotebookNames, name_of
-from lo_kernel.query.ports import JSON, Learner, Learners, MadeUpNames
+from lo_kernel.query.ports import JSON, Learners, MadeUpNames
 from lo_kernel.query.roster_file import EVERYONE, Course, Member, member_of, read_roster
+from lo_kernel.query.strangers import WHO, Strangers
 
 __all__ = ["EVERYONE", "Course", "Member", "Rosters", "read_roster"]
 
-_STRANGERS: Final = 3
-"""How many learners are seen, and none of the roster, before that is said."""
-
 _NAMED: Final = 5
 """How many rows that can't be used are named one by one."""
-
-_WHO: Final = "roster: who is in it"
 
 RosterFunction = Callable[
     [str | None], "Iterable[Mapping[str, Any]] | Awaitable[Iterable[Mapping[str, Any]]]"
@@ -50,7 +46,7 @@ class Rosters:
     ) -> None:
         self.notebook_names = NotebookNames(made_up)
         self._errors = errors
-        self._strangers: _Strangers | None = None
+        self._strangers: Strangers | None = None
         self._learners = learners
         self._functions = functions
         self._courses: dict[str, Course] | None = None
@@ -94,9 +90,8 @@ class Rosters:
             self._errors.forget("roster")
             if problems:
                 self._errors.add("roster", _in_short(problems), kind="LeftOut")
-            self._strangers = _Strangers(Path(path).name, ids, self._errors)
-            for safe_id in self._learners:
-                self._strangers.saw(self._learners[safe_id])
+            self._strangers = Strangers(Path(path).name, ids, self._errors)
+            self._strangers.saw(self._learners)
         self._changed()
 
     def use(self, function: RosterFunction | None) -> None:
@@ -112,7 +107,7 @@ class Rosters:
         self._strangers = None
         if self._errors is not None:
             self._errors.forget("roster")
-            self._errors.forget(_WHO)
+            self._errors.forget(WHO)
         self.notebook_names.start_anew()
         self._changed()
 
@@ -185,43 +180,15 @@ class Rosters:
         return await self.roster(None if course_id is None else str(course_id), names=names)
 
     def _changed(self, *changed: Any) -> None:
-        if changed and self._strangers is not None and changed[0].safe_user_id in self._learners:
-            self._strangers.saw(changed[0])
+        if changed and self._strangers is not None:
+            who = changed[0].safe_user_id
+            if who in self._learners:
+                self._strangers.saw([who])
+            else:
+                self._strangers.forget(who)
         if len(self._everyone) > len(self._learners):  # someone was erased
             self._everyone.clear()
         self._functions.touch(COURSE_ROSTER)
-
-
-class _Strangers:
-    """Counts who is seen and isn't in the roster, until somebody who is: the ids may be of another kind."""
-
-    def __init__(self, name: str, ids: set[str], errors: ErrorLog) -> None:
-        self._name = name
-        self._ids = ids
-        self._errors = errors
-        self._met = not ids
-        self._seen = 0
-        errors.forget(_WHO)
-
-    def saw(self, learner: Learner) -> None:
-        """Take note of somebody; once it is clear that none of the roster is seen, say so."""
-        here = learner.safe_user_id
-        if self._met:
-            return
-        if here in self._ids:
-            self._met = True
-            self._errors.forget(_WHO)
-        elif self._seen < _STRANGERS:
-            meant = next((each for each in self._ids if here.endswith(f"-{each}")), None)
-            self._seen = _STRANGERS if meant is not None else self._seen + 1
-            if self._seen == _STRANGERS:
-                self._errors.add(_WHO, self._said(meant or min(self._ids), here), kind="NobodySeen")
-
-    def _said(self, there: str, here: str) -> str:
-        return (
-            f"nobody in {self._name} has been seen, though others have, so all rows are empty: {there!r} "
-            f"stands there, and ids here are as {here!r}. 'user_id' is the safe id, as lo.query shows it"
-        )
 
 
 def _in_short(problems: list[str]) -> str:
