@@ -17,7 +17,7 @@ from traitlets import Bool, Dict, Type
 from lo_kernel.kernel.debugging import postpone_debugpy
 from lo_kernel.kernel.ending import Ending, end_signals, leave
 from lo_kernel.kernel.kernel import LOKernel, asyncio_loop_of
-from lo_kernel.kernel.monitor import Monitor, set_option
+from lo_kernel.kernel.monitor import Monitor, Sent, set_option
 from lo_kernel.settings import Settings
 
 __all__ = ["LOKernelApp"]
@@ -71,6 +71,7 @@ class LOKernelApp(IPKernelApp):
             monitor = Monitor(
                 f"{self.transport}://{self.ip}{separator}{self.iopub_port}",
                 self.session.key,
+                sent=Sent(self.iopub_thread),
                 scheme=self.session.signature_scheme,
                 curve=(public, secret) if public and secret else None,
             )
@@ -149,7 +150,7 @@ class LOKernelApp(IPKernelApp):
                 if threading.current_thread() is threading.main_thread():
                     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing may cut off the last writes
                 asyncio_loop_of(self.io_loop).run_until_complete(self.kernel.stop_app())
-                self.kernel.close_record()
+                self.kernel.close_record(self._ending.left())
             self._ending.all_over()
 
     def _started(self) -> None:

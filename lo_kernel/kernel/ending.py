@@ -31,6 +31,8 @@ _LOOP_WITHIN = 1.0  # s that the main loop gets to end
 _ALL_WITHIN = 1.85  # s from the signal to the end of the process
 _LEAVE_WITHIN = 0.8  # s that what is done in the place of the main thread may take
 _APP_WITHIN = 0.5  # s of these for an app on a thread of its own
+_RECORD_WITHIN = 0.2  # s of these for outcomes that are not on record yet, and the least that they get
+_RECORDED_WITHIN = 1.0  # s from the signal, or the loop's end, until they have to be
 
 
 def end_signals() -> list[signal.Signals]:
@@ -55,6 +57,7 @@ class Ending:
         self._numbers = frozenset(int(each) for each in numbers)
         self._leave = leave
         self._forking = threading.local()
+        self._began = 0.0
         self._loop_over = threading.Event()
         self._all_over = threading.Event()
         self._ear, self._bell = socket.socketpair()
@@ -77,12 +80,18 @@ class Ending:
 
     def begin(self) -> None:
         """The process is to end; any number of times, from a signal's handler too."""
+        self._began = self._began or time.monotonic()
         with contextlib.suppress(OSError):  # full: it has been told often enough
             self._bell.send(b"\0")
 
     def loop_over(self) -> None:
         """The main loop has ended."""
+        self._began = self._began or time.monotonic()
         self._loop_over.set()
+
+    def left(self) -> float:
+        """Seconds that are left for the record."""
+        return max(_RECORD_WITHIN, self._began + _RECORDED_WITHIN - time.monotonic())
 
     def all_over(self) -> None:
         """All is closed: only Python's own end is left, which a thread of the user's can hold up."""
@@ -129,7 +138,7 @@ def leave(kernel: LOKernel, connection_file: Path | None = None) -> None:
     finally:
         for path in (kernel.announcement, connection_file):
             _remove(path)
-        kernel.close_record()
+        kernel.close_record(_RECORD_WITHIN)
 
 
 def _leave_app(kernel: LOKernel) -> None:

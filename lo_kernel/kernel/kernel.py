@@ -208,10 +208,10 @@ class LOKernel(SettingsTraits, IPythonKernel):
         content: dict[str, Any] = await reply if inspect.isawaitable(reply) else reply
         return content
 
-    def close_record(self) -> None:
-        """The kernel has said its last word: the record ends."""
+    def close_record(self, within: float = 1.0) -> None:
+        """The kernel has said its last word: the record ends, in so many seconds."""
         if self.record is not None:
-            self.record.close()
+            self.record.close(within)
 
     def _record_failed(self, error: BaseException) -> None:
         self._record_errors.append(error)

@@ -6,14 +6,18 @@ belongs to which request, and tells a `Sink` when a request is over.
 
 Each frame that it takes is a chance for another thread to take Python's lock, and a cell that puts out
 thousands of messages would lose a quarter of its time to that. So messages gather in ZeroMQ, which drops
-none: it takes a few every 50 ms, and the rest of a burst once no cell runs, or once there are many.
+none: it takes a few every 50 ms, and the rest of a burst once no cell runs, or once there are many. At the
+end it takes what is there still: `Sent` knows how many that is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -21,7 +25,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import zmq
 
-__all__ = ["Monitor", "Outcome", "Sink", "set_option"]
+__all__ = ["Monitor", "Outcome", "Sent", "Sink", "set_option"]
 
 _DELIMITER: Final = b"<IDS|MSG>"
 _GATHER: Final = 0.05  # s between two looks while messages stream in
@@ -29,6 +33,7 @@ _AT_ONCE: Final = 50  # messages that are taken beside a cell
 _MANY: Final = 200_000  # messages of a burst that may wait for the cell's end
 _MUCH: Final = 256 << 20  # bytes that the process may grow by meanwhile
 _REST: Final = 1.0  # s without a message after which what is left over is written
+_MOMENT: Final = 20  # ms between two looks at the end
 _WELCOME: Final = 2.0  # s that the kernel's side may take to answer a subscription
 _SIGNATURES: Final = 20_000
 _OUTPUTS: Final = frozenset(
@@ -48,15 +53,14 @@ class Sink(Protocol):
     def gap(self, reason: str, messages: int) -> None:
         """Messages came that can't be counted."""
 
+    def failed(self, error: BaseException, *, ended: bool) -> None:
+        """It could not take a message, or (``ended``) takes none any more."""
+
     def idle(self) -> None:
         """Nothing has come for a while."""
 
     def busy(self) -> bool:
         """Whether a cell runs."""
-        ...
-
-    def published(self) -> int:
-        """How many messages the kernel has made, of whatever kind."""
         ...
 
 
@@ -117,12 +121,40 @@ _status = msgspec.json.Decoder(_Status).decode
 _error = msgspec.json.Decoder(_Error).decode
 
 
+class Sent:
+    """Counts what the kernel hands to its IOPub socket; ``thread`` is ipykernel's ``IOPubThread``.
+
+    The count begins with the welcome to ``topic``, which only a monitor subscribes to: so the two begin with
+    the same message.
+    """
+
+    def __init__(self, thread: Any) -> None:
+        self.count = 0
+        self.topic = b"lo_kernel " + os.urandom(8).hex().encode()
+        self._thread = thread
+        self._send = thread.socket.send_multipart
+        thread.socket.send_multipart = self._counted
+
+    def _counted(self, frames: Sequence[Any], *args: Any, **options: Any) -> Any:
+        sent = self._send(frames, *args, **options)
+        self.count = 0 if frames[0] == self.topic else self.count + 1
+        return sent
+
+    def tell(self, told: Callable[[int], None]) -> None:
+        """Say how many there are, as soon as all that was said before is handed over."""
+        self._thread.schedule(lambda: told(self.count))
+
+    def waiting(self) -> int:
+        """How many wait to be handed over."""
+        return len(getattr(self._thread, "_events", ()))
+
+
 class Monitor:
     """Sees everything on one IOPub channel.
 
     ``endpoint`` is its address, ``key`` the connection's (empty: nothing is signed), ``curve`` the pair of
-    public and secret key where the connection is encrypted. With ``contents`` the outputs themselves are
-    kept.
+    public and secret key where the connection is encrypted. ``sent`` counts on the kernel's side. With
+    ``contents`` the outputs themselves are kept.
     """
 
     def __init__(
@@ -130,6 +162,7 @@ class Monitor:
         endpoint: str,
         key: bytes,
         *,
+        sent: Sent,
         scheme: str = "hmac-sha256",
         curve: tuple[bytes, bytes] | None = None,
         contents: bool = False,
@@ -144,7 +177,9 @@ class Monitor:
         self._signatures: dict[bytes, None] = {}
         self._parent_frame, self._parent_read = b"", _Parent()
         self._sink: Sink | None = None
-        self._unseen = 0
+        self._sent = sent
+        self._all: int | None = None  # how many there are at the end
+        self._until = 0.0
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         # the rest waits on the kernel's side, which is told to drop nothing (`LOKernelApp.init_iopub`):
@@ -169,10 +204,14 @@ class Monitor:
 
     def connected(self, timeout: float = _WELCOME) -> bool:
         """Wait until the kernel's side knows of the subscription: from then on nothing is missed."""
+        until = time.monotonic() + timeout
         if not self._socket.poll(int(timeout * 1000)):
             return False
-        frames = self._socket.recv_multipart()
-        return b"iopub_welcome" in frames[-4] or not self._take(frames)
+        self._socket.subscribe(self._sent.topic)
+        while self._socket.poll(max(0, int((until - time.monotonic()) * 1000))):
+            if self._socket.recv_multipart()[0] == self._sent.topic:  # those before it are welcomes, too
+                return True
+        return False
 
     def report_to(self, sink: Sink) -> None:
         """Begin to listen, and say who is told. What came since it was connected waits in ZeroMQ.
@@ -183,18 +222,31 @@ class Monitor:
         self._sink = sink
         self._thread.start()
 
-    def stop(self, timeout: float = 0.5) -> None:
-        """Take what is there still, tell the sink, and end; a second call does nothing."""
-        if self._context.closed:
-            return
-        if self._thread.is_alive():
+    def stop(self, within: float = 0.5) -> int:
+        """Take what is there still, tell the sink, and end; how many messages it has not seen.
+
+        The kernel's thread for IOPub must run still, as it hands over the rest. ``within`` so many seconds,
+        or a tenth more; a second call does nothing.
+        """
+        if self._context.closed or self._bell.closed:
+            return 0
+        asked = self._thread.is_alive()
+        if asked:
+            self._until = time.monotonic() + within
+            self._sent.tell(self._told)
             self._bell.send(b"")
-            self._thread.join(timeout)
+            self._thread.join(within + 0.1)
         self._bell.close(0)
         if not self._thread.is_alive():  # a socket is closed by the thread that uses it
             self._socket.close(0)
             self._ear.close(0)
             self._context.term()
+        # where it was not told, what it asked waits with the rest
+        there = self._sent.count + self._sent.waiting() - asked if self._all is None else self._all
+        return max(0, there - self.seen)
+
+    def _told(self, count: int) -> None:
+        self._all = count
 
     @property
     def alive(self) -> bool:
@@ -209,15 +261,16 @@ class Monitor:
                 self._listen()
                 return
             except zmq.ZMQError as error:  # the socket itself is broken
-                self._failed(error)
+                self._failed(error, ended=True)
                 return
             except Exception as error:  # one message was too much for it: the others are not
-                self._failed(error)
+                self._failed(error, ended=False)
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: BaseException, *, ended: bool) -> None:
         self.failure = f"{type(error).__name__}: {error}"
         if self._sink is not None:
-            self._sink.gap(f"the monitor failed: {self.failure}", 1)
+            with contextlib.suppress(Exception):  # who is told may fail; it goes on
+                self._sink.failed(error, ended=ended)
 
     def _listen(self) -> None:
         poller = zmq.Poller()
@@ -229,8 +282,7 @@ class Monitor:
             # a look at every single message would take the GIL from the cell that sends it: they gather
             over = self._ear in events or bool(self._ear.poll(int(_GATHER * 1000) if events else 0))
             if over:
-                while self._drain():
-                    pass
+                self._finish()
                 self._flush()
                 return
             taken = self._drain()
@@ -244,15 +296,22 @@ class Monitor:
                 if self._sink is not None:
                     self._sink.idle()
 
+    def _finish(self) -> None:
+        """Take the rest, which waits on the kernel's side: nothing here says only that this end is empty."""
+        while time.monotonic() < self._until:
+            if not self._drain():
+                if self._all is not None and self.seen >= self._all:
+                    return
+                self._socket.poll(_MOMENT)
+
     def _burst(self) -> None:
         """Take what has gathered: at once where no cell runs, else when it is over, or much is there."""
         sink, memory = self._sink, _memory()
         assert sink is not None
         while not self._ear.poll(0):
-            behind = sink.published() - self.seen - self._unseen
+            behind = self._sent.count - self.seen
             if not sink.busy() or behind > _MANY or _memory() - memory > _MUCH:
                 if self._drain() < _AT_ONCE:
-                    self._unseen = sink.published() - self.seen  # replies, which are not on this channel
                     return
             else:
                 self._ear.poll(int(_GATHER * 1000))

@@ -11,6 +11,7 @@ from contextvars import Token
 from typing import TYPE_CHECKING, Any, Final
 
 import lo_kernel
+from lo_kernel.errors import LOError
 from lo_kernel.kernel.audit.attribution import ASKING, Asking, inherit_in_threads
 from lo_kernel.kernel.audit.chain import text_of
 from lo_kernel.kernel.audit.files import DELETING, list_logs
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KernelRecord", "user_of"]
 
+_NAMED: Final = 100  # requests that a gap names
 _LONGEST: Final = 65_536  # characters of a comm's or a debugger's data that are kept
 _GONE: Final = "(it named a learner who was erased meanwhile)"
 _POLLS: Final = frozenset({"debugInfo", "initialize", "modules", "threads"})
@@ -68,7 +70,7 @@ class KernelRecord:
         self._days = settings.audit_days
         self._replies: dict[str, str] = {}
         self._running = 0
-        self._session: Any = None
+        self._closing = threading.Lock()
 
     # -- from start to end ---------------------------------------------------------------------
 
@@ -103,7 +105,7 @@ class KernelRecord:
         self.recorder.write("run", fields, texts)
         if role == "kernel":
             inherit_in_threads()
-        self.monitor, self._session = monitor, session
+        self.monitor = monitor
         if monitor is not None:
             monitor.contents = self._contents
             monitor.report_to(self)
@@ -118,16 +120,24 @@ class KernelRecord:
 
         return AuditReader(self.log.workspace)
 
-    def close(self) -> None:
-        """The kernel ends; twice is harmless."""
-        if not self.log.is_open:
-            return
-        seen = {}
-        if self.monitor is not None:
-            self.monitor.stop()
-            seen = {"messages": self.monitor.seen}
-        self.recorder.write("end", seen)
-        self.log.close()
+    def close(self, within: float = 1.0) -> None:
+        """The kernel ends, and the monitor has ``within`` s for what it has not seen yet; twice is harmless.
+
+        What it can't see by then is a gap, with the requests whose outcome is not on record.
+        """
+        with self._closing:
+            if not self.log.is_open:
+                return
+            seen = {}
+            if self.monitor is not None:
+                missing = self.monitor.stop(within)
+                seen = {"messages": self.monitor.seen}
+                if missing:
+                    reason = "the kernel ended before all of its messages were counted"
+                    pending = list(self.recorder.pending)[:_NAMED]
+                    self.recorder.write("gap", {"reason": reason, "messages": missing, "requests": pending})
+            self.recorder.write("end", seen)
+            self.log.close()
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -218,6 +228,18 @@ class KernelRecord:
         """Messages could not be counted."""
         self.recorder.write("gap", {"reason": reason, "messages": messages})
 
+    def failed(self, error: BaseException, *, ended: bool) -> None:
+        """The monitor failed, at one message or for good: a gap, and `lo.errors` says so."""
+        what = f"{type(error).__name__}: {error}"
+        self.gap(f"the monitor {'ended' if ended else 'failed'}: {what}", 1)
+        if ended:
+            said = f"the monitor ended ({what}): outcomes are not on record until the kernel is restarted"
+        else:
+            said = f"the monitor could not take a message ({what}): the record has a gap there"
+        trouble = LOError(said)
+        trouble.__cause__ = error
+        self.recorder.note(trouble)
+
     def idle(self) -> None:
         """Nothing happens: time to have all on disk."""
         self.log.sync()
@@ -225,10 +247,6 @@ class KernelRecord:
     def busy(self) -> bool:
         """Whether a cell runs."""
         return self._running > 0
-
-    def published(self) -> int:
-        """How many messages the kernel has made."""
-        return getattr(self._session, "message_count", 0)
 
     # -- housekeeping --------------------------------------------------------------------------
 
