@@ -6,7 +6,8 @@ The kernel of this package, with its record, and a plain one run side by side an
 what else the machine does meets both. ``burst`` is the time of a cell that puts out many messages, as the
 cell itself takes it, and whether the record has counted them all. ``round_trip`` is from an execute
 request to its reply. ``verify`` is records a second, ``day`` the record of a working day: 2,000 cells over
-a class of 1,000. Prints JSON lines: medians, and ratios of medians.
+a class of 1,000. Prints JSON lines: medians, and ratios of medians. Exits with 1 where the record has not
+counted all that was put out.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def kernels(folder: Path) -> Iterator[list[Kernel]]:
             kernel.stop()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, and print JSON lines."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, and print JSON lines; 1 where the record is not complete."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -120,11 +121,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         with kernels(root) as running:
             round_trips(running, options.round_trips)
             bursts(running, options.bursts, options.messages)
-        counted(root, options.messages)
+        complete = counted(root, options.bursts, options.messages)
     with tempfile.TemporaryDirectory() as folder:
         verifying(Path(folder), options.records)
     with tempfile.TemporaryDirectory() as folder:
         working_day(Path(folder))
+    return 0 if complete else 1
 
 
 def round_trips(running: Sequence[Kernel], count: int) -> None:
@@ -163,19 +165,28 @@ def report(what: str, times: dict[str, list[float]], **values: Any) -> None:
     )
 
 
-def counted(root: Path, messages: int) -> None:
-    """Whether the record has counted every message of every burst."""
+def counted(root: Path, bursts: int, messages: int) -> bool:
+    """Whether the record has counted every message of every burst, has no gap, and is whole."""
     from lo_kernel.kernel.audit.reading import AuditReader
     from lo_kernel.kernel.audit.verify import verify
 
     workspace, state = root / "workspace", root / "state" / "lo_kernel" / "audit"
+    records = list(AuditReader(workspace).records())
+    sent = {
+        record["request"]
+        for record in records
+        if record["kind"] == "intent" and f"range({messages})" in str(record.get("code"))
+    }
     found = [
-        record["outputs"]["text/plain"][0]
-        for record in AuditReader(workspace).records()
-        if record["kind"] == "outcome" and record.get("outputs", {}).get("text/plain", [0])[0] >= messages
+        record.get("outputs", {}).get("text/plain", [0])[0]
+        for record in records
+        if record["kind"] == "outcome" and record["request"] in sent and not record.get("late")
     ]
-    gaps = sum(record["kind"] == "gap" for record in AuditReader(workspace).records())
-    emit("audit_counted", messages=found, gaps=gaps, whole=verify(workspace, state=state).ok)
+    gaps = sum(record["kind"] == "gap" for record in records)
+    whole = verify(workspace, state=state).ok
+    complete = len(found) == len(sent) >= bursts and min(found, default=0) >= messages and not gaps and whole
+    emit("audit_counted", sent=[messages] * bursts, messages=found, gaps=gaps, whole=whole, complete=complete)
+    return complete
 
 
 def verifying(folder: Path, records: int) -> None:
@@ -228,4 +239,4 @@ def write_day(folder: Path, *, cells: int, learners: int, growing: bool = False)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
