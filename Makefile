@@ -35,7 +35,7 @@ test: lint docs
 	$(RUN) -m pytest $(ARGS)
 
 test-kernel: $(VENV)/test.done
-	$(RUN) -m pytest tests/test_kernel*.py $(ARGS)
+	$(RUN) -m pytest tests/test_kernel*.py tests/test_audit_kernel.py tests/test_monitor_end.py $(ARGS)
 
 # In an environment of its own: what ipykernel tests itself with would take our coroutine tests for its own.
 test-boards: $(VENV)/test.done
