@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -261,7 +262,8 @@ async def test_the_first_display_holds_the_answer() -> None:
     assert len(paper.first) == 1
     assert set(paper.first[0]) == {MIME, PLAIN}
     assert drawn(paper.first[0][MIME]) == ["sim-01: 3", "sim-02: 1"]
-    assert paper.first[0][MIME]["title"]["subtitle"] == ["2 learners · live · http://127.0.0.1:9999/"]
+    (second,) = paper.first[0][MIME]["title"]["subtitle"]
+    assert re.fullmatch(r"2 learners · live, as of \d\d:\d\d:\d\d · http://127.0.0.1:9999/", second)
     chart.stop()
 
 
@@ -277,7 +279,7 @@ async def test_it_changes_in_place() -> None:
     _, cell, bundle = paper.later[0]
     assert (cell, set(bundle)) == ("cell 1", {MIME, PLAIN, PNG})
     assert drawn(bundle[MIME]) == ["sim-02: 5", "sim-01: 3"]
-    assert paper.ids == {"lo-chart-event_count"}
+    assert paper.ids == {"lo-chart-event_count-1"}
     chart.stop()
 
 
@@ -318,7 +320,7 @@ async def test_stop_leaves_a_true_picture() -> None:
 
 
 async def test_running_the_cell_again_stops_the_one_before() -> None:
-    """Of two charts with one id the newer publishes, and only that one; the older says nothing more."""
+    """Of two charts with one id the newer publishes; the older's output says so, and stays as it was."""
     paper, answer = Paper(), Answer(1)
     displays, older = make(paper, answer)
     older.show()
@@ -329,9 +331,13 @@ async def test_running_the_cell_again_stops_the_one_before() -> None:
     assert not older.live
     await auntil(lambda: len(answer.listeners) == 1)
     answer.change(2)
-    await auntil(lambda: paper.later)
-    assert {cell for _, cell, _ in paper.later} == {"cell 2"}
-    assert (older.updates, len(paper.first)) == (0, 2)
+    await auntil(lambda: len(paper.later) == 2)
+    (_, first, goodbye), (_, second, _) = paper.later
+    assert (first, second) == ("cell 1", "cell 2")
+    assert "replaced by a newer one at" in goodbye[PLAIN]
+    assert drawn(goodbye[MIME]) == ["sim-01: 1"]
+    assert paper.ids == {"lo-chart-event_count-1", "lo-chart-event_count-2"}
+    assert (older.updates, len(paper.first)) == (1, 2)
     assert displays.shown["event_count"] is newer
     displays.close()
 

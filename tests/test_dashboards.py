@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,3 +193,26 @@ async def test_lo_makes_dashboards_and_their_pages(settings: Settings) -> None:
             assert answer.status == 200
         with pytest.raises(LOError, match="page"):
             lo.dashboard("overview.class", embed="window")
+
+
+async def test_what_differs_has_an_id_of_its_own(settings: Settings) -> None:
+    """A chart replaces the same one, one with its title or id, and one of its own cell; no other."""
+    parent = {"metadata": {"cellId": "one"}, "header": {"msg_id": "1"}}
+    kernel = SimpleNamespace(get_parent=lambda channel: parent)
+    async with running_app(settings) as runtime:
+        lo = LearningObserver(runtime, LoopBridge(asyncio.get_running_loop()), kernel=kernel)
+        lo.overview(embed="page")
+
+        def made(cell: str, run: str, *arguments: Any, **options: Any) -> str:
+            parent.update({"metadata": {"cellId": cell}, "header": {"msg_id": run}})
+            page = lo.dashboard("overview.class", *arguments, embed="page", **options)
+            assert isinstance(page, DashboardPage)
+            return page.dashboard.id
+
+        assert made("one", "1") == "overview-class"
+        assert made("one", "1", "table") == "overview-class-2"  # two in one cell
+        assert made("two", "2") == "overview-class"
+        assert made("two", "2", title="Overview class") == "overview-class-3"
+        assert made("three", "3", "table", title="Overview class") == "overview-class-3"
+        assert made("three", "4", "line") == "overview-class-3"  # the cell was changed
+        assert made("four", "5", "bar", id="overview-class") == "overview-class"

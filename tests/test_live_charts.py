@@ -99,7 +99,7 @@ def test_an_event_is_drawn_within_half_a_second(running: RunningKernel) -> None:
 
 
 def test_running_the_cell_again_moves_the_chart(running: RunningKernel) -> None:
-    """After its cell ran again, only the new output is written to: each change is one message."""
+    """After its cell ran again, only the new output follows: each change is one message."""
     running.execute(WAIT)
     running.execute("lo.dashboard('event_count')")
     again = running.send("lo.dashboard('event_count')")
@@ -107,7 +107,22 @@ def test_running_the_cell_again_moves_the_chart(running: RunningKernel) -> None:
     running.execute("await say('google_docs_save', doc_id='d', bundles=[])")
     assert running.next_message(update_with(3))["parent_header"]["msg_id"] == again
     running.execute("chart = lo.dashboard('event_count')\nchart.show()\nchart.stop()")
-    assert len([stray for stray in running.strays if update_with(3)(stray)]) == 1
+    threes = [stray["content"]["data"] for stray in running.strays if update_with(3)(stray)]
+    assert ["image/png" in data for data in threes if "replaced" not in data["text/plain"]] == [True]
+
+
+def test_two_charts_of_one_reducer_stand_beside_each_other(running: RunningKernel) -> None:
+    """A chart that differs has an id and an output of its own, and both go on; the same again replaces."""
+    running.execute(WAIT)
+    first = running.send("bars = lo.dashboard('event_count'); bars")
+    running.collect(first)
+    second = running.send("numbers = lo.dashboard('event_count', 'table', field='count'); numbers")
+    running.collect(second)
+    running.execute("again = lo.dashboard('event_count', title='Event count')")
+    running.execute("titled = lo.dashboard('event_count', 'number', title='Event count')")
+    ids = "str([chart.id.removeprefix('event-count') for chart in (bars, numbers, again, titled)])"
+    assert running.execute(ids).value == repr("['', '-2', '-3', '-3']")
+    assert running.execute("lo.dashboard('event_count').id, bars.live").value == "('event-count', True)"
 
 
 def test_stop_and_shutdown_leave_true_pictures(running: RunningKernel) -> None:

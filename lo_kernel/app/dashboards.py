@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args
 
@@ -20,7 +20,7 @@ from lo_kernel.query.catalog import Catalog
 from lo_kernel.query.executor import Executor
 from lo_kernel.query.functions import Functions
 
-__all__ = ["FORMATS", "Dashboard", "Dashboards", "Panel", "slug"]
+__all__ = ["FORMATS", "Dashboard", "Dashboards", "Panel", "own_id", "slug"]
 
 FORMATS: Final = ("number", "text", "duration", "ago", "percent")
 """How a column may be written: ``duration`` is for seconds, ``ago`` for seconds since 1970 (UTC)."""
@@ -324,6 +324,42 @@ class Dashboards:
             for board in self._dashboards.values()
         ]
         return "\n".join(lines) or "no dashboards yet: make one with lo.dashboard(...)"
+
+
+def own_id(
+    there: Mapping[str, Dashboard] | Dashboards,
+    wanted: Dashboard,
+    *,
+    titled: bool,
+    replaces: Container[str] = (),
+) -> str:
+    """The id for a dashboard whose author gave none: that of its title, or with a number after it.
+
+    It gets the id of the one that it replaces: the same again, one of the title that was given
+    (``titled``), or one of ``replaces``.
+
+    >>> bars = Dashboard.of("event_count")
+    >>> own_id({"event-count": bars}, bars, titled=False)
+    'event-count'
+    >>> own_id({"event-count": bars}, Dashboard.of("event_count", "categories"), titled=False)
+    'event-count-2'
+    """
+    number, candidate = 1, wanted.id
+    while candidate in there and not (
+        candidate in replaces
+        or (titled and there[candidate].title == wanted.title)
+        or _said(there[candidate]) == _said(wanted)
+    ):
+        number += 1
+        candidate = f"{wanted.id}-{number}"
+    return candidate
+
+
+def _said(board: Dashboard) -> tuple[dict[str, Any], list[Any]]:
+    """All of a dashboard but its id, to be compared."""
+    return replace(board, id="x").to_json() | {
+        "panels": [replace(p, query="").to_json() for p in board.panels]
+    }, [_as_dag(panel.query) for panel in board.panels]
 
 
 def _panel(item: Any, chart: Any, field_name: str | None, parameters: Mapping[str, Any]) -> Panel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lo_kernel.errors import LOError
@@ -9,8 +10,10 @@ from lo_kernel.notebook.verbs import Verbs
 
 if TYPE_CHECKING:
     from lo_kernel.app.dashboards import Dashboard
+    from lo_kernel.bridge import LoopBridge
     from lo_kernel.notebook.dashboards_view import DashboardList, DashboardPage
     from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
+    from lo_kernel.runtime import Runtime
 
 __all__ = ["ChartVerbs"]
 
@@ -19,6 +22,10 @@ class ChartVerbs(Verbs):
     """The verbs of ``lo`` that show."""
 
     _displays: LiveDisplays | None = None
+
+    def __init__(self, runtime: Runtime, bridge: LoopBridge, kernel: Any = None) -> None:
+        super().__init__(runtime, bridge, kernel)
+        self._made: dict[str, tuple[str, str]] = {}  # the id of a dashboard: the cell that made it, its run
 
     def dashboard(
         self,
@@ -42,15 +49,31 @@ class ChartVerbs(Verbs):
 
         The chart stands under the cell and changes in place while events come in, until the cell runs again,
         ``.stop()``, or an hour without a change. Its page is ``/dashboards/<id>``; ``embed="page"`` shows
-        that in the notebook instead, where it survives a reload of the browser.
+        that in the notebook instead, where it survives a reload of the browser. The ``id`` comes from the
+        title; what differs from a dashboard that is there gets a number after it, and the same again, or
+        the same ``title`` given, replaces that.
         """
-        from lo_kernel.app.dashboards import Dashboard
+        from lo_kernel.app.dashboards import Dashboard, own_id
 
         named = [self._named(each) for each in what] if isinstance(what, list) else self._named(what)
         board = Dashboard.of(
             named, chart, title=title, field=field, course=course, id=id, parameters=parameters
         )
-        return self._shown(self._bridge.call(lambda: self._runtime.dashboards.add(board)), embed)
+        boards = self._runtime.dashboards
+
+        def add() -> Dashboard:
+            if id is not None:
+                return boards.add(board)
+            own = own_id(boards, board, titled=title is not None, replaces=before)
+            return boards.add(replace(board, id=own))
+
+        cell, run = self._cell_and_run()
+        before = {
+            made for made, (where, when) in self._made.items() if cell and where == cell and when != run
+        }
+        added = self._bridge.call(add)
+        self._made[added.id] = (cell, run)
+        return self._shown(added, embed)
 
     def overview(
         self, course: str | None = None, *, context: str | None = None, embed: str | None = None
@@ -82,6 +105,14 @@ class ChartVerbs(Verbs):
         if embed == "page":
             return DashboardPage(self._runtime, board)
         return live_chart(self._runtime, self._live_displays(), board)
+
+    def _cell_and_run(self) -> tuple[str, str]:
+        """Which cell runs, where the front end says it, and the id of its request."""
+        parent = self._kernel.get_parent("shell") if self._kernel is not None else {}
+        return (
+            str(parent.get("metadata", {}).get("cellId", "")),
+            str(parent.get("header", {}).get("msg_id", "")),
+        )
 
     def _named(self, what: Any) -> Any:
         """A reducer's function by its id; what a query goes by stays as it is."""

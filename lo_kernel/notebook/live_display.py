@@ -131,6 +131,7 @@ class LiveDisplay:
         self._interval = interval
         self._idle = idle
         self._cell: Any = None
+        self._display_id = ""
         self._rows: list[dict[str, Any]] | None = None  # as shown; None: no answer yet
         self._problem = ""  # why the last answer failed
         self._publisher: object | None = None
@@ -155,17 +156,19 @@ class LiveDisplay:
         here, in the cell.
         """
         rows = self._answer_now()
-        self._displays.take_over(self)
+        cell = self._screen.cell()
+        self._displays.take_over(self, cell)
         with self._sending:
-            self._cell = self._screen.cell()
+            if cell != self._cell:  # an output of its own, so that an older one can stay as it was
+                self._display_id = self._displays.display_id(self.id)
+            self._cell = cell
             self._rows = rows
             self._problem = ""
             self._live = True
             self._placeholder_shown = False
             self._screen.show(self._bundle(placeholder=False), self._display_id)
-        if self._publisher is None:
             publisher = self._publisher = object()
-            self._task = self._bridge.start(self._publish(publisher))
+        self._task = self._bridge.start(self._publish(publisher))
 
     def stop(self, reason: str = "stopped") -> None:
         """Stop changing, and leave a true picture in the notebook. Safe from any thread."""
@@ -186,14 +189,12 @@ class LiveDisplay:
         cell = self._screen.cell()
         await self._bridge.run(asyncio.wait_for(self._refresh(cell=cell, settle=True), timeout))
 
-    def give_way(self) -> None:
-        """Stop with no last update: another chart of the same id shows from now on."""
+    def give_way(self, cell: Any) -> None:
+        """Stop: a chart of the same id is shown in ``cell`` from now on. An output elsewhere says so."""
         with self._sending:
+            if self._live and cell != self._cell:
+                self._send(reason="replaced by a newer one", placeholder=False)
             self._end()
-
-    @property
-    def _display_id(self) -> str:
-        return f"lo-chart-{self.id}"
 
     def _ipython_display_(self) -> None:
         self.show()
@@ -272,7 +273,9 @@ class LiveDisplay:
 
     def _bundle(self, *, placeholder: bool, reason: str = "") -> Bundle:
         rows: list[Row] = list(self._rows or [])
-        state = f"{reason} at {time.strftime('%H:%M:%S')}" if reason else "live"
+        # With the time of day, because a reload of the browser and the saved document keep this as it is.
+        now = time.strftime("%H:%M:%S")
+        state = f"{reason} at {now}" if reason else f"live, as of {now}"
         lines = [" · ".join(filter(None, [self.chart.counted(rows), state, self.address]))]
         if self._problem:
             lines.append(f"the answer failed: {' '.join(self._problem.split())[:100]}")
@@ -301,6 +304,7 @@ class LiveDisplays:
         self.bridge = bridge
         self._on_error = on_error
         self._shown: dict[str, LiveDisplay] = {}
+        self._outputs = 0
 
     def make(self, chart_id: str, chart: Drawn, source: LiveSource, *, address: str = "") -> LiveDisplay:
         """A chart, not shown yet.
@@ -314,11 +318,16 @@ class LiveDisplays:
         """By id, what was shown last."""
         return dict(self._shown)
 
-    def take_over(self, display: LiveDisplay) -> None:
-        """Make ``display`` the one of its id."""
+    def display_id(self, chart_id: str) -> str:
+        """The id of a new output."""
+        self._outputs += 1
+        return f"lo-chart-{chart_id}-{self._outputs}"
+
+    def take_over(self, display: LiveDisplay, cell: Any) -> None:
+        """Make ``display`` the one of its id, shown in ``cell``."""
         before = self._shown.get(display.id)
-        if before is not None and before is not display:
-            before.give_way()
+        if before is not None:
+            before.give_way(cell)
         self._shown[display.id] = display
 
     def report(self, chart_id: str, error: Exception) -> None:
