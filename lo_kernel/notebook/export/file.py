@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from lo_kernel.app.dashboards import Dashboard
+from lo_kernel.app.dashboards import Dashboard, own_id
 from lo_kernel.engine.events import ANY_CONTEXT, Event
 from lo_kernel.engine.fold import fold
 from lo_kernel.engine.keys import EventField, KeyField, Scope
@@ -151,6 +152,8 @@ class FileExport:
                 own = {key: options.pop(key, None) for key in ("title", "field", "course", "id")}
                 named = [self._named(each, names) for each in what] if isinstance(what, list) else what
                 board = Dashboard.of(self._named(named, names), chart, **own, parameters=options)
+                if own["id"] is None:
+                    board = replace(board, id=own_id(boards, board, titled=own["title"] is not None))
             except Exception as error:
                 self.notes.append(
                     f"{said.unit.place}: this dashboard can't be read without running the notebook "
