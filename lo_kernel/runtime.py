@@ -192,6 +192,7 @@ class Runtime:
         executor = Executor(self.registry, self.registry, functions, catalog, self.reads)
         live = LiveQueries(executor, self.registry, self._note)
         self.registry.on_live.append(live.reducers_changed)
+        rosters.watched = lambda: len(live) > 0
         return _Asking(functions, rosters, catalog, executor, live, Dashboards(executor, catalog, functions))
 
     def _note(self, where: str, error: BaseException) -> None:
@@ -393,6 +394,7 @@ class Runtime:
         if self._asking is not None:
             self._asking.dashboards.close()
             self._asking.live.close()
+            self._asking.rosters.close()
         if self.started is not None:
             await self.registry.stop()
             await self.pipeline.stop()

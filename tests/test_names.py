@@ -205,6 +205,19 @@ async def test_a_course_that_is_not_there_is_raised_in_a_notebook(classroom: Set
             await lo.query("count", course_id="c9")
 
 
+async def test_a_reveal_stands_when_the_roster_changes(classroom: Settings) -> None:
+    """Who was revealed stays so, and who comes into the file later has a made-up name."""
+    async with running_app(classroom) as runtime:
+        rosters = runtime.rosters
+        rosters.reveal(await rosters.names())
+        class_list(Path(classroom.roster), [ANN, BO, ("cy", "Cy Young")])
+        rosters._looked -= 60
+        assert len(await rosters.roster()) == 3
+        there = rosters.notebook_names
+        assert [there[each] for each in IDS] == REAL
+        assert there["tc-testcase-cy"] == runtime.made_up.find("tc-testcase-cy") != "Cy Young"
+
+
 async def test_names_that_cannot_be_kept_are_no_names(
     classroom: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from apps import running_app
 from query_parts import Parts, People
 
 from lo_kernel.engine.errorlog import ErrorLog
+from lo_kernel.errors import SettingsError
 from lo_kernel.query.functions import Functions
+from lo_kernel.query.language import q
 from lo_kernel.query.rosters import Rosters
 from lo_kernel.settings import Settings
 
@@ -212,3 +215,70 @@ async def test_a_query_of_a_class_needs_only_the_good_rows(tmp_path: Path) -> No
     parts = Parts(people=1)
     await parts.rosters.load(tmp_path / "r.csv")
     assert [row["user_id"] for row in await parts.rosters.roster("c1")] == ["tc-u0"]
+
+
+async def test_a_file_that_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks next has it; one that can't be read leaves the roster as it was, and is in the errors."""
+    monkeypatch.setattr("lo_kernel.query.rosters._LOOK_SECONDS", 0.0)
+    file = tmp_path / "r.csv"
+    file.write_text(f"{HEADER}c1,tc-u0,Ada\n")
+    roster, errors, _ = rosters()
+    await roster.load(file)
+    file.write_text(f"{HEADER}c1,tc-u0,Ada\nc2,tc-u1,Bo\n")
+    assert await ids(roster) == ["tc-u0", "tc-u1"]
+    assert await ids(roster, "c2") == ["tc-u1"]
+    file.write_text("pupil\n1\n")
+    assert await ids(roster) == await ids(roster) == ["tc-u0", "tc-u1"]
+    (entry,) = errors
+    assert (entry.kind, entry.count) == ("NotRead", 1)
+    assert entry.message.endswith(". Until then the roster is as it was")
+    file.unlink()
+    assert await ids(roster) == ["tc-u0", "tc-u1"]
+    assert "expected a readable" in errors[0].message
+    file.write_text(f"{HEADER}c1,tc-u2,Cy\n")
+    assert await ids(roster) == ["tc-u2"]
+    assert not len(errors)
+    roster.use(None)
+    file.write_text(f"{HEADER}c1,tc-u2,Cy\nc1,tc-u3,Di\n")
+    assert await ids(roster) == []
+    roster.close()
+
+
+async def test_a_file_that_is_there_only_later_is_read_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then everyone seen is in one course."""
+    monkeypatch.setattr("lo_kernel.query.rosters._LOOK_SECONDS", 0.0)
+    roster, _, _ = rosters("tc-u0")
+    with pytest.raises(SettingsError):
+        await roster.load(tmp_path / "r.csv")
+    assert await ids(roster) == ["tc-u0"]
+    (tmp_path / "r.csv").write_text(f"{HEADER}c1,tc-u1,Ada\n")
+    assert await ids(roster) == ["tc-u1"]
+    roster.close()
+
+
+async def test_a_file_is_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many who ask at once cost one look."""
+    file = tmp_path / "r.csv"
+    file.write_text(f"{HEADER}c1,tc-u0,Ada\n")
+    roster, _, _ = rosters()
+    await roster.load(file)
+    monkeypatch.setattr("lo_kernel.query.rosters._LOOK_SECONDS", 3600.0)
+    file.write_text(f"{HEADER}c1,tc-u0,Ada\nc1,tc-u1,Bo\n")
+    assert await ids(roster) == await ids(roster) == ["tc-u0"]
+    roster.close()
+
+
+async def test_a_live_query_sees_a_roster_that_changed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks on gets the new learner without asking again."""
+    monkeypatch.setattr("lo_kernel.query.rosters._LOOK_SECONDS", 0.02)
+    file = tmp_path / "r.csv"
+    file.write_text(f"{HEADER}c1,tc-u0,Ada\n")
+    async with running_app(replace(settings, roster=str(file))) as runtime:
+        watch = runtime.live.watch(q.roster())
+        assert [row["student"] for row in await anext(watch)] == ["tc-u0"]
+        file.write_text(f"{HEADER}c1,tc-u0,Ada\nc1,tc-u1,Bo\n")
+        assert "tc-u1" in [row["student"] for row in await asyncio.wait_for(anext(watch), 10)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from lo_kernel.engine.errorlog import ErrorLog
-from lo_kernel.errors import QueryError
+from lo_kernel.errors import QueryError, SettingsError
 from lo_kernel.query.functions import Function, FunctionContext, Functions, invoke
 from lo_kernel.query.language import COURSE_ROSTER
 from lo_kernel.query.naming import NOTEBOOK, Naming, NotebookNames, name_of
@@ -17,6 +18,9 @@ from lo_kernel.query.roster_file import EVERYONE, Course, Member, member_of, rea
 from lo_kernel.query.strangers import WHO, Strangers
 
 __all__ = ["EVERYONE", "Course", "Member", "Rosters", "read_roster"]
+
+_LOOK_SECONDS: Final = 1.0
+"""Least time between two looks whether the file has changed."""
 
 _NAMED: Final = 5
 """How many rows that can't be used are named one by one."""
@@ -31,7 +35,8 @@ class Rosters:
 
     Without a file or a function there is one course, everyone seen so far, and every course id means it (as
     dashboards of the deployed Learning Observer ask for ids of their own). With one, a course id that is left
-    out means all its courses.
+    out means all its courses. A file that has changed is read again, when somebody asks, and every second
+    while ``watched`` says that somebody goes on looking.
 
     ``made_up`` gives the names that notebooks see in place of the roster's, until :meth:`reveal`; without it
     they see none. ``errors`` hear which rows can't be used, and of a roster in which nobody is who was seen.
@@ -45,6 +50,12 @@ class Rosters:
         errors: ErrorLog | None = None,
     ) -> None:
         self.notebook_names = NotebookNames(made_up)
+        self.watched: Callable[[], bool] = lambda: False
+        self._file: Path | None = None
+        self._state: tuple[int, int] | None = None  # of the file, when it was last read: time and size
+        self._looked = 0.0
+        self._next_look: asyncio.TimerHandle | None = None
+        self._look_task: asyncio.Task[None] | None = None
         self._errors = errors
         self._strangers: Strangers | None = None
         self._learners = learners
@@ -61,8 +72,11 @@ class Rosters:
         )(self._courseroster)
 
     def close(self) -> None:
-        """Hear no more of new learners."""
+        """Hear no more of new learners, and look at the file no more."""
         self._unsubscribe()
+        self._file = None
+        if self._next_look is not None:
+            self._next_look.cancel()
 
     @property
     def source(self) -> str:
@@ -75,10 +89,18 @@ class Rosters:
         """Take courses and learners from a CSV, TSV or JSON file; see :func:`read_roster`.
 
         Rows that can't be used are left out, and named in ``errors``. Raises :class:`SettingsError` for a
-        file that can't be used at all; the roster stays what it was.
+        file that can't be used at all; the roster stays what it was, until the file has changed.
         """
+        self._file, self._looked = Path(path), time.monotonic()
+        self._state = await asyncio.to_thread(_state_of, self._file)
+        await self._read(self._file)
+
+    async def _read(self, path: Path) -> None:
         problems: list[str] = []
-        self._courses = await asyncio.to_thread(read_roster, Path(path), problems)
+        courses = await asyncio.to_thread(read_roster, path, problems)
+        if self._file != path:  # another roster was chosen meanwhile
+            return
+        self._courses = courses
         self._function = None
         self.notebook_names.start_anew()
         ids = set()
@@ -90,9 +112,38 @@ class Rosters:
             self._errors.forget("roster")
             if problems:
                 self._errors.add("roster", _in_short(problems), kind="LeftOut")
-            self._strangers = Strangers(Path(path).name, ids, self._errors)
+            self._strangers = Strangers(path.name, ids, self._errors)
             self._strangers.saw(self._learners)
         self._changed()
+
+    async def _look(self) -> None:
+        """Read the file again where it has changed; one that can't be read leaves the roster as it is."""
+        path, now = self._file, time.monotonic()
+        if path is None:
+            return
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_later)
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        state = await asyncio.to_thread(_state_of, path)
+        if state == self._state or path != self._file:
+            return
+        self._state = state
+        try:
+            await self._read(path)
+        except SettingsError as error:
+            if self._errors is not None:
+                for entry in self._errors.of("roster"):
+                    if entry.kind == "NotRead":
+                        self._errors.drop(entry)
+                said = str(error).removeprefix("roster: ")
+                self._errors.add("roster", f"{said}. Until then the roster is as it was", kind="NotRead")
+
+    def _look_later(self) -> None:
+        self._next_look = None
+        if self._file is not None and self.watched():
+            self._look_task = asyncio.get_running_loop().create_task(self._look())
 
     def use(self, function: RosterFunction | None) -> None:
         """Take rosters from ``function(course_id)``, sync or async; ``None``: everyone seen again.
@@ -104,6 +155,7 @@ class Rosters:
             raise QueryError(f"roster: expected a function of course_id, got {function!r}")
         self._function = function
         self._courses = None
+        self._file = None
         self._strangers = None
         if self._errors is not None:
             self._errors.forget("roster")
@@ -123,6 +175,7 @@ class Rosters:
         Without ``names`` each profile is empty; with ``"notebook"`` it holds the made-up name of who has one
         in the roster. Raises :class:`QueryError` for a course that isn't there.
         """
+        await self._look()
         if self._function is not None:
             asked = Function(COURSE_ROSTER, self._function)
             given = await invoke(asked, [course_id], {}, FunctionContext(names))
@@ -196,6 +249,15 @@ def _in_short(problems: list[str]) -> str:
     more = len(problems) - len(said)
     rows = "This row is" if len(problems) == 1 else f"These {len(problems):,} rows are"
     return "; ".join(said) + (f"; and {more:,} more" if more else "") + f". {rows} left out"
+
+
+def _state_of(path: Path) -> tuple[int, int] | None:
+    """Time and size of a file; ``None`` where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _row(member: Member, names: bool) -> dict[str, JSON]:
