@@ -202,7 +202,9 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         def progress(state: Any) -> None:
             if job is not None:
                 here = f", {state.connected} connected" if state.finished < state.students else ""
-                job.progress(state.events, 0, f"events from {state.students} learners{here}")
+                none = "" if state.events else "0 "  # a card leaves out a count of nothing
+                learners = "1 learner" if state.students == 1 else f"{state.students:,} learners"
+                job.progress(state.events, 0, f"{none}events from {learners}{here}")
 
         work = simulate_class(
             self._runtime.ingest_url,
