@@ -20,6 +20,7 @@ from waiting import auntil
 from lo_kernel.app.chart_data import table_of
 from lo_kernel.app.charts import COLOUR, MIME, Chart, Kind
 from lo_kernel.bridge import LoopBridge
+from lo_kernel.errors import DashboardError
 from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
 
 PNG = "image/png"
@@ -167,6 +168,28 @@ def test_long_names_leave_room_for_bars_and_figures() -> None:
     assert spec["data"]["values"][0]["id"] == rows[1]["student"]
     assert spec["layer"][0]["encoding"]["y"]["axis"]["labelLimit"] + spec["width"] < 680
     assert Chart("x").spec(learners(7))["width"] == 600
+
+
+def test_a_field_that_is_no_column_is_told() -> None:
+    """Nothing is drawn in its place: chart, text and page list the columns, once there are rows."""
+    chart, says = Chart("x", field="cuont"), "there is no column 'cuont'; there are: count"
+    assert says in chart.problem(learners(3))
+    assert says in chart.spec(learners(3))["title"]["subtitle"][-1]
+    assert says in chart.text(learners(3))
+    with pytest.raises(DashboardError, match="cuont"):
+        chart.drawing(learners(3))
+    assert not chart.problem([])
+    assert chart.drawing([]).kind == "waiting"
+    assert not Chart("x", field="count").problem(learners(3))
+
+
+async def test_a_field_that_is_no_column_raises_in_the_cell() -> None:
+    """Where there are rows, showing the chart raises, and puts nothing under the cell."""
+    paper = Paper()
+    displays = LiveDisplays(paper, LoopBridge(asyncio.get_running_loop()))
+    with pytest.raises(DashboardError, match="there are: count"):
+        displays.make("x", Chart("x", field="cuont"), Answer(3)).show()
+    assert not paper.first
 
 
 def test_moments_are_not_the_length_of_a_bar() -> None:

@@ -16,6 +16,7 @@ from lo_kernel.app import chart_specs as specs
 from lo_kernel.app import templates
 from lo_kernel.app.chart_data import Row, Table, table_of, text_table
 from lo_kernel.app.templates import COLOUR, MANY, Spec
+from lo_kernel.errors import DashboardError
 
 __all__ = ["COLOUR", "MIME", "Chart", "Drawing", "Kind", "Spec"]
 
@@ -89,9 +90,11 @@ class Chart:
                 | specs.data(list(map(dict, rows)))
             )
         kind, field = self._choose(table)
-        if kind == "waiting":
+        if kind in ("waiting", "problem"):
             return (
-                specs.frame(self.title, [*lines, _WAITING], width)
+                specs.frame(
+                    self.title, [*lines, _WAITING if kind == "waiting" else self._missing(table)], width
+                )
                 | specs.data([{}])
                 | {"height": 1}
                 | specs.NOTHING
@@ -116,6 +119,21 @@ class Chart:
         else:
             body = specs.categories(table, field, label, width)
         return specs.frame(self.title, lines, width) | body
+
+    def problem(self, rows: Sequence[Row]) -> str:
+        """Why these rows can't be drawn: the column to show isn't one of theirs. Empty where they can.
+
+        >>> Chart("Events", field="cuont").problem([{"student": "tc-testcase-ann", "count": 3}])
+        "field: there is no column 'cuont'; there are: count"
+        """
+        table = table_of(rows)
+        return self._missing(table) if self._choose(table)[0] == "problem" else ""
+
+    def _missing(self, table: Table) -> str:
+        there = [*table.columns, *table.series]
+        if self.field in there or self.field == table.who:
+            return ""
+        return specs.clipped(f"field: there is no column {self.field!r}; there are: {', '.join(there)}", 200)
 
     def counted(self, rows: Sequence[Row]) -> str:
         """How many rows there are, in words: ``"30 learners"``."""
@@ -142,6 +160,8 @@ class Chart:
             }
             return Drawing("template", None, copy.deepcopy(template) | {"data": {"name": "rows"}}, columns)
         kind, field = self._choose(table)
+        if kind == "problem":
+            raise DashboardError(self._missing(table))
         label = self.label or field or ""
         counted = "learners" if table.who else "rows"
         made: Spec | None = None
@@ -162,8 +182,9 @@ class Chart:
         table = table_of(rows)
         lines = [self.title, *([subtitle] if isinstance(subtitle, str) else subtitle)]
         kind, field = self._choose(table)
-        if kind == "waiting":
-            return "\n".join([*filter(None, lines), _WAITING])
+        if kind in ("waiting", "problem"):
+            said = _WAITING if kind == "waiting" else self._missing(table)
+            return "\n".join([*filter(None, lines), said])
         columns = [field] if field is not None else list(table.columns)
         if field in table.series:
             return "\n".join([*filter(None, lines), "", text_table(_latest(table, str(field)), columns)])
@@ -177,6 +198,8 @@ class Chart:
         """What to draw, and which column (``None``: all of them)."""
         if not table.series and all(value is None for each in table.columns.values() for value in each):
             return "waiting", None
+        if self.template is None and self.field is not None and self._missing(table):
+            return "problem", None
         series = [name for name in table.series if self.field in (None, name)]
         if self.kind in ("line", "heatmap"):
             # As with bars: more rows than can be read are drawn as the middle of the class.

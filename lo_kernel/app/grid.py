@@ -61,6 +61,11 @@ class Grid:
         panels = [chart.text(_rows_of(rows, place)) for place, chart in enumerate(self.charts)]
         return "\n\n".join(["\n".join(filter(None, lines)), *panels])
 
+    def problem(self, rows: Sequence[Row]) -> str:
+        """Why the first panel that can't be drawn can't."""
+        found = (chart.problem(_rows_of(rows, place)) for place, chart in enumerate(self.charts))
+        return next(filter(None, found), "")
+
     def counted(self, rows: Sequence[Row]) -> str:
         """How much there is in the fullest panel, in words."""
         fullest = max((_rows_of(rows, place) for place in range(len(self.charts))), key=len, default=[])

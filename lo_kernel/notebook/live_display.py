@@ -28,6 +28,7 @@ from typing import Any, Protocol
 from lo_kernel.app.chart_data import Row
 from lo_kernel.app.charts import MIME, Spec
 from lo_kernel.bridge import LoopBridge
+from lo_kernel.errors import DashboardError
 
 __all__ = ["Drawn", "KernelScreen", "LiveDisplay", "LiveDisplays", "LiveSource", "Screen"]
 
@@ -59,6 +60,9 @@ class Drawn(Protocol):
 
     def counted(self, rows: Sequence[Row]) -> str:
         """How much there is, in words."""
+
+    def problem(self, rows: Sequence[Row]) -> str:
+        """Why these rows can't be drawn; empty where they can."""
 
 
 class Screen(Protocol):
@@ -153,9 +157,11 @@ class LiveDisplay:
         """Show it under the cell that runs now, with the answer as it is now, and keep it up to date.
 
         Wherever else a chart of this id was shown, this one takes over. An answer that can't be had raises
-        here, in the cell.
+        here, in the cell, and so does a ``field`` that isn't one of its columns.
         """
         rows = self._answer_now()
+        if problem := self.chart.problem(rows or []):
+            raise DashboardError(problem)
         cell = self._screen.cell()
         self._displays.take_over(self, cell)
         with self._sending:
