@@ -61,8 +61,9 @@ def end(kernel: RunningKernel, how: str) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("how", ["shutdown", "restart", "sigterm"])
-@pytest.mark.parametrize("count", [2_000, 20_000])
+@pytest.mark.parametrize(
+    ("count", "how"), [(2_000, "shutdown"), (2_000, "restart"), (2_000, "sigterm"), (20_000, "shutdown")]
+)
 def test_a_burst_just_before_the_end_is_counted(start_kernel: StartKernel, how: str, count: int) -> None:
     """A kernel that ends right after the reply has the outcome on record; of very much output, or a gap."""
     kernel = start_kernel()
