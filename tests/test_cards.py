@@ -110,6 +110,14 @@ def test_nothing_comes_from_elsewhere() -> None:
     assert "url(" not in "".join(value or "" for _, value in page.attributes)
 
 
+def test_the_card_of_one_who_follows_counts_no_sources() -> None:
+    """They are connected to the owner: "no source connected" would be untrue."""
+    told = AppFacts(url="http://127.0.0.1:9999/", owner="another process", events=5, connections=None)
+    for card in (observer_text(told), Page(observer_html(told)).text):
+        assert "5 so far, from 0 learners" in card
+        assert "connected" not in card
+
+
 def test_the_card_of_lo() -> None:
     """It says where the app answers, whose the workspace is, what came in, and what fails, in both forms."""
     told = AppFacts(

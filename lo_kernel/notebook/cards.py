@@ -47,7 +47,7 @@ class AppFacts:
 
     ``url`` is shown, ``link`` (which may carry a ticket) is where it leads; no token belongs in either.
     ``owner`` says whose the workspace is, such as ``"this notebook"``. ``connections`` are open ones of event
-    sources.
+    sources, and none where another process has them.
     """
 
     url: str
@@ -58,7 +58,7 @@ class AppFacts:
     owner: str = "this notebook"
     events: int = 0
     learners: int = 0
-    connections: int = 0
+    connections: int | None = 0
     reducers: Sequence[ReducerFacts] = ()
     errors: Sequence[str] = ()
 
@@ -272,8 +272,11 @@ def _problems(errors: Sequence[str]) -> str:
 
 
 def _events(facts: AppFacts) -> str:
+    told = f"{facts.events:,} so far, from {_count(facts.learners, 'learner')}"
+    if facts.connections is None:
+        return told
     sources = _count(facts.connections, "source") if facts.connections else "no source"
-    return f"{facts.events:,} so far, from {_count(facts.learners, 'learner')}; {sources} connected"
+    return f"{told}; {sources} connected"
 
 
 def _workspace(facts: AppFacts) -> str:

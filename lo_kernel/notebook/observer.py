@@ -295,7 +295,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
             owner="this kernel" if runtime.workspace.owner else "another process, followed here",
             events=self.events.count(),
             learners=len(runtime.learners),
-            connections=len(runtime.sources),
+            connections=len(runtime.sources) if runtime.workspace.owner else None,
             reducers=reducers,
             errors=[
                 str(entry) for entry in runtime.errors if entry.kind != "NoReducer" or len(runtime.registry)
