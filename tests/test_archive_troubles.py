@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lo_kernel.engine.archive import Archive
+from lo_kernel.engine.archive import Archive, lines
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.events import Sender, identify
 from lo_kernel.errors import ArchiveError
@@ -46,4 +46,24 @@ async def test_damage_is_told_once_in_few_words(tmp_path: Path) -> None:
     assert found["CorruptSegment"].count == blocks > 1
     assert "the events 1 to " in found["SetAside"].message
     assert found["SetAside"].message.count(" to ") == 1
+    archive.close()
+
+
+async def test_each_new_file_has_its_name_on_disk_before_its_events_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is synced for each file that is new in it, and not with every flush."""
+    synced: list[str] = []
+    monkeypatch.setattr(lines, "sync_folder", lambda folder: synced.append(folder.name))
+    archive = Archive(tmp_path, ErrorLog(), segment_bytes=1000)
+    archive.open(writable=True)
+    sender: Any = Sender(identify({"user_id": "u0"}), "a")  # type: ignore[arg-type]
+    for expected in (["archive"], [], ["archive"]):
+        archive.append(sender, b'{"event":"x","text":"%b"}' % (b"x" * 500), 1.5)
+        await archive.flush()
+        assert synced == expected
+        synced.clear()
+    archive.reject(sender, b"x", 1.5, "not_json", "expected JSON")
+    await archive.flush()
+    assert synced == ["rejected"]
     archive.close()

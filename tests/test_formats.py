@@ -17,7 +17,7 @@ from lo_kernel.engine.files import Deadline, EventFile
 from lo_kernel.engine.formats import FORMATS, detect, fingerprint, opened, study_line
 from lo_kernel.engine.formats.base import whole_of
 from lo_kernel.engine.formats.objects import array_items
-from lo_kernel.engine.formats.source import numbered_lines
+from lo_kernel.engine.formats.source import FingerprintMaker, numbered_lines
 from lo_kernel.engine.formats.study_log import StudyLog
 from lo_kernel.engine.report import ReplayReport
 from lo_kernel.errors import EventError
@@ -338,3 +338,52 @@ def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     assert grown.grown_from == [first.digest]
     assert fingerprint(longer, {first.length: {"0" * 32}}).grown_from == []
     assert fingerprint(path, {first.length: {first.digest}}).grown_from == []
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20, (7 << 20) + 5])
+def test_a_fingerprint_is_the_same_however_it_is_made(tmp_path: Path, size: int) -> None:
+    """Read in one go or written bit by bit; and each content that begins with it is known to."""
+    content = random.Random(size).randbytes(size)
+    path, longer = tmp_path / "x", tmp_path / "y"
+    path.write_bytes(content)
+    first = fingerprint(path, {})
+    maker, chance, at = FingerprintMaker(), random.Random(1), 0
+    while at < size:
+        part = chance.choice([1, 1000, 300_000, 1 << 20, 3_000_000])
+        maker.update(content[at : at + part])
+        at += part
+    made = maker.done()
+    assert (made.digest, made.length) == (first.digest, first.length)
+    for more in (b"", b"x", b"x" * (1 << 20), b"x" * (2_500_000)):
+        longer.write_bytes(content + more)
+        grown = fingerprint(longer, {size: {first.digest}, size // 2: {"0" * 32}})
+        assert grown.length == size + len(more)
+        assert grown.grown_from == ([first.digest] if more and size else [])
+        assert (grown.digest == first.digest) == (not more)
+
+
+def test_a_line_is_like_earlier_ones_only_where_all_but_the_body_is(tmp_path: Path) -> None:
+    """What stands between a learner and the body, or behind the time, is looked at."""
+    line = study_line(study_event(1)).removesuffix(b"\n")
+    head, _, rest = line.partition(b"},")
+    text, _, stamp = line.rpartition(b"\t")
+    others = {
+        head + b"};" + rest: False,
+        head + b"}1," + rest: False,
+        head + b"}{" + rest: False,
+        head + b"} , " + rest: True,
+        text + b"\tx\t" + stamp: False,
+        text: True,  # the time that counts is in the event
+        text[:-1] + b"\t" + stamp: False,
+        text + b"}\t" + stamp: False,
+    }
+    for other, good in others.items():
+        path = tmp_path / "x.study.log"
+        path.write_bytes(b"\n".join([line, line, other, line]) + b"\n")
+        report = ReplayReport(files=[str(path)])
+        file = EventFile(path, StudyLog(time=1.0), report, Deadline(60))
+        bodies = [json.loads(raw) for found in file.arrivals(2) for _, _, raw, _, _ in found]
+        file.close()
+        told = [first for entry in report.skipped.values() for first in entry.first]
+        assert [f"{path}, line 3:" in first for first in told] == ([] if good else [True]), told
+        assert bodies == [bodies[0]] * (4 if good else 3)

@@ -503,8 +503,8 @@ def _parse_frame(data: bytes) -> Any:
 def all_plain(bodies: list[Any]) -> bool:
     """Whether all of an array are events, and none has a meaning of its own."""
     try:
-        names = [body["event"] for body in bodies]
-        return set(map(type, names)) == {str} and all(names) and SPECIAL.keys().isdisjoint(names)
+        names = {body["event"] for body in bodies}
+        return bool("".join(names)) and "" not in names and SPECIAL.keys().isdisjoint(names)
     except (KeyError, TypeError):  # one isn't an object, or says nothing of what happened
         return False
 

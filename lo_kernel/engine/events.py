@@ -127,8 +127,8 @@ class Sender:
     mark: JSON = field(default_factory=dict)
     _auth: dict[str, str] = field(init=False, repr=False)
     _metadata: JSON = field(init=False, repr=False)
-    before: bytes = field(init=False, repr=False)
-    """What stands in a line of the archive from the sender on to the body."""
+    by: msgspec.Raw = field(init=False, repr=False, compare=False)
+    """The sender as JSON text, as it stands in a line of the archive."""
     student: str = field(init=False)
     fresh: int = field(init=False, default=0, repr=False, compare=False)
     """Events since the learners were last counted."""
@@ -153,12 +153,12 @@ class Sender:
                 "mark": self.mark,
             }
         )
-        self.before = encoded + b',"body":'
+        self.by = msgspec.Raw(encoded)
 
     @property
     def encoded(self) -> bytes:
         """The sender as JSON text."""
-        return self.before[: -len(b',"body":')]
+        return bytes(self.by)
 
     @classmethod
     def decode(cls, encoded: bytes | msgspec.Raw) -> Sender:
@@ -193,15 +193,15 @@ class Sender:
         return {"client": body, "server": server, "metadata": self._metadata}
 
     def events(self, bodies: Sequence[JSON], time: float) -> list[Event]:
-        """:meth:`event` of several bodies."""
-        if self.lock or not all("source" in body for body in bodies):
+        """:meth:`event` of several bodies that came together; they have their ``server`` in common."""
+        if self.lock or False in ["source" in body for body in bodies]:
             return [self.event(body, time) for body in bodies]
         auth, metadata = self._auth, self._metadata
         server = self._server.copy()
         server["time"] = time
         for body in bodies:
             body["auth"] = auth
-        return [{"client": body, "server": server.copy(), "metadata": metadata} for body in bodies]
+        return [{"client": body, "server": server, "metadata": metadata} for body in bodies]
 
 
 Arrival = tuple[Sender, JSON, bytes | msgspec.Raw, float, int | None]

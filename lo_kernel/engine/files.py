@@ -12,7 +12,7 @@ from typing import Any, Final
 from lo_kernel.engine.events import Arrival
 from lo_kernel.engine.formats import FORMATS, Format, Parsed, detect, opened
 from lo_kernel.engine.formats.base import whole_of
-from lo_kernel.engine.formats.source import line_blocks
+from lo_kernel.engine.formats.source import line_lists
 from lo_kernel.engine.report import ReplayReport
 from lo_kernel.errors import EventError
 
@@ -157,18 +157,16 @@ class EventFile:
         take, parse, deadline, held = self.format.take, self.format.parse, self.deadline, self.held
         number = line = 0
         found: list[Arrival] = []
-        for data, start, end in line_blocks(self.bytes):
-            at = start
+        for lines in line_lists(self.bytes):
+            at, end = 0, len(lines)
             while at < end:
                 if number >= held.last:
-                    before = len(found)
-                    at = take(data, at, end, number + 1, most, found)
-                    number += len(found) - before
-                    line += len(found) - before
+                    begun, at = at, take(lines, at, number + 1, most, found)
+                    number += at - begun
+                    line += at - begun
                 if at < end and len(found) < most:
-                    line_end = data.index(b"\n", at)
-                    record = data[at:line_end]
-                    at = line_end + 1
+                    record = lines[at][:-1]
+                    at += 1
                     line += 1
                     if not record or record == b"\r":
                         continue

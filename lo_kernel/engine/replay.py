@@ -29,7 +29,7 @@ from lo_kernel.workspace import Workspace
 
 __all__ = ["ReplayInto", "ReplayReport", "check_replay", "replay"]
 
-_AT_ONCE = 25  # events taken in one step
+_AT_ONCE = 50  # events taken in one step
 _TELL_EVERY = 0.1  # seconds between two calls of `on_progress`
 
 

@@ -17,9 +17,9 @@ import msgspec
 
 from lo_kernel.engine.archive.cursor import Senders
 from lo_kernel.engine.archive.index import index_path
-from lo_kernel.engine.archive.lines import decode_line
+from lo_kernel.engine.archive.lines import decode_line, sync_folder
 from lo_kernel.engine.archive.sealing import repair_packed
-from lo_kernel.engine.archive.segments import Segment, open_reader, sync_folder, write_whole
+from lo_kernel.engine.archive.segments import Segment, open_reader, write_whole
 from lo_kernel.errors import ArchiveError
 
 __all__ = ["erase_from_damaged", "erase_from_files", "lines_naming"]

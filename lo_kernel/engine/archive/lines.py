@@ -19,7 +19,9 @@ from lo_kernel.engine.events import Sender
 
 __all__ = [
     "CHUNK",
+    "Line",
     "LineFile",
+    "NumberedLine",
     "Record",
     "decode_line",
     "decode_lines",
@@ -28,6 +30,7 @@ __all__ = [
     "line_at",
     "rejection_line",
     "seek_number",
+    "sync_folder",
 ]
 
 CHUNK: Final = 256 << 10
@@ -51,6 +54,25 @@ class Record(msgspec.Struct, gc=False):
     gone: float | None = None
 
 
+class Line(msgspec.Struct, gc=False):
+    """A line as it is written: several are made text in one call."""
+
+    n: int
+    t: float
+    by: msgspec.Raw
+    body: msgspec.Raw
+
+
+class NumberedLine(msgspec.Struct, gc=False):
+    """One with the event's number in a stream or in a file."""
+
+    n: int
+    t: float
+    s: int
+    by: msgspec.Raw
+    body: msgspec.Raw
+
+
 decode_line = msgspec.json.Decoder(Record).decode
 decode_lines = msgspec.json.Decoder(Record).decode_lines
 
@@ -72,7 +94,7 @@ def rejection_line(
         "t": time,
         "reason": reason,
         "message": message,
-        "by": msgspec.Raw(sender.encoded) if sender is not None else None,
+        "by": sender.by if sender is not None else None,
     }
     if ordinal is not None:
         entry |= {"stream": stream, "s": ordinal}
@@ -81,6 +103,17 @@ def rejection_line(
     except UnicodeDecodeError:
         entry["base64"] = raw  # msgspec writes bytes as base64
     return msgspec.json.encode(entry) + b"\n"
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class LineFile:
@@ -95,6 +128,7 @@ class LineFile:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.size = os.fstat(self._descriptor).st_size
         self._torn = False
+        self._named = False  # whether its name is on disk, too
 
     def append(self, data: bytes) -> None:
         """Hand lines to the operating system; they are on disk after :meth:`sync`."""
@@ -116,6 +150,9 @@ class LineFile:
     def sync(self) -> None:
         """Wait until all of it is on disk; from any thread."""
         getattr(os, "fdatasync", os.fsync)(self._descriptor)
+        if not self._named:
+            sync_folder(self.path.parent)
+            self._named = True
 
     def close(self) -> None:
         """Let go of it."""

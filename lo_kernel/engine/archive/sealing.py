@@ -24,9 +24,9 @@ from lo_kernel.engine.archive.index import (
     index_path,
     read_index,
 )
-from lo_kernel.engine.archive.lines import line_at
+from lo_kernel.engine.archive.lines import line_at, sync_folder
 from lo_kernel.engine.archive.marks import merged
-from lo_kernel.engine.archive.segments import Segment, list_segments, sync_folder, write_whole
+from lo_kernel.engine.archive.segments import Segment, list_segments, write_whole
 from lo_kernel.errors import ArchiveError
 
 __all__ = ["Stopped", "check_segment", "repair_packed", "seal", "tidy", "write_missing_index"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lo_kernel.engine.archive.index import Block, SegmentIndex, index_of_packed, read_index
-from lo_kernel.engine.archive.lines import CHUNK, line_at, seek_number
+from lo_kernel.engine.archive.lines import CHUNK, line_at, seek_number, sync_folder
 from lo_kernel.errors import ArchiveError
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "Segment",
     "list_segments",
     "open_reader",
-    "sync_folder",
     "write_whole",
 ]
 
@@ -72,17 +71,6 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
     temporary.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class PlainReader:

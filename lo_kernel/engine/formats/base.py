@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
@@ -60,10 +60,10 @@ class Format:
         """
         raise NotImplementedError
 
-    def take(self, data: bytes, at: int, end: int, number: int, most: int, into: list[Arrival]) -> int:
+    def take(self, lines: Sequence[bytes], at: int, number: int, most: int, into: list[Arrival]) -> int:
         """Put the events of lines from ``at`` on into a list, as far as they are like earlier ones.
 
-        ``number`` is the first one's; gives where it ended: at ``end``, before a line that :meth:`parse` has
+        ``number`` is the first one's; gives where it ended: behind the last, at a line that :meth:`parse` has
         to look at, or where the list is ``most`` long. A format may leave all to that; where it doesn't, its
         records are lines.
         """

@@ -7,6 +7,7 @@ split at the last tab.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
@@ -46,6 +47,7 @@ _encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 _TIME: Final = re.compile(rb'"time"\s*:\s*[-+.eE\d]+')
 _AUTH: Final = re.compile(rb'"auth"\s*:\s*(\{[^{}]*\})')
 _HEAD: Final = re.compile(rb'\{"client":\{"auth":\{[^{}]*\},')
+_COMMA: Final = ord(",")
 _MOST: Final = 20_000  # senders' texts that are remembered
 _TAILS: Final = 8  # of one sender, who comes from several places, say
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -54,14 +56,13 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 class _Kind:
     """What the events of one sender have in common in a file: all their text but the body and the time.
 
-    ``tail`` is what stands between the two, ``skip`` the length of what is before the body.
+    ``tail`` is what stands between the two.
     """
 
-    __slots__ = ("sender", "skip", "tail")
+    __slots__ = ("sender", "tail")
 
-    def __init__(self, sender: Sender, skip: int, tail: bytes) -> None:
+    def __init__(self, sender: Sender, tail: bytes) -> None:
         self.sender = sender
-        self.skip = skip
         self.tail = tail
 
 
@@ -78,7 +79,7 @@ class StudyLog(Format):
     def parse(self, record: bytes) -> Parsed | None:
         """See :class:`Format`."""
         found: list[Arrival] = []
-        self.take(record + b"\n", 0, len(record) + 1, 1, 1, found)
+        self.take((record + b"\n",), 0, 1, 1, found)
         if found:
             sender, body, raw, time, _ = found[0]
             return time, sender, body, bytes(raw)
@@ -89,35 +90,37 @@ class StudyLog(Format):
         self._learn(text, parsed)
         return parsed
 
-    def take(self, data: bytes, at: int, end: int, number: int, most: int, into: list[Arrival]) -> int:
+    def take(self, lines: Sequence[bytes], at: int, number: int, most: int, into: list[Arrival]) -> int:
         """See :class:`Format`.
 
         Written with sorted keys, a line begins with the body's ``auth``, and ends with the metadata, the
         server's part, and in it the time. Where all that is as in a line that was taken apart before, what
         is left is the body, and it alone is decoded.
+
+        Lines are cut by methods that take one argument: ``find`` and its like take as long to look at
+        theirs as to find.
         """
-        kinds, time = self._kinds, self.time
+        kinds, time, put = self._kinds, self.time, into.append
         try:
-            for place in range(number, number + most - len(into)):
-                if at >= end:
-                    break
-                line_end = data.index(b"\n", at)
-                time_end = data.rindex(b"\t", at, line_end) - 2
-                time_at = data.rindex(b'"time":', at, time_end) + 7
-                for kind in kinds[data[at : data.index(b"}", at + 19, line_end) + 2]]:
-                    body_end = time_at - len(kind.tail)
-                    if data.startswith(kind.tail, body_end):
+            for line in lines[at : at + most - len(into)]:
+                begins, _, rest = line.partition(b"}")
+                rest, _, ends = rest.rpartition(b'"time":')
+                for kind in kinds[begins]:
+                    raw = rest.removesuffix(kind.tail)
+                    if raw is not rest:
                         break
                 else:
                     break
-                raw = b"{" + data[at + kind.skip : body_end]
+                raw = raw.replace(b",", b"{", 1)  # the one behind `auth`
                 body = _decode(raw)
-                its = _decode_time(data[time_at:time_end])
-                if "auth" in body or not 0.0 <= its < LATEST or data[time_end : time_end + 2] != b"}}":
+                moment, _, stamp = ends.partition(b"}}\t")
+                its = _decode_time(moment)
+                if "auth" in body or not 0.0 <= its < LATEST or not stamp or b"\t" in stamp:
                     break
                 time = its
-                into.append((kind.sender, body, raw, time, place))
-                at = line_end + 1
+                put((kind.sender, body, raw, time, number))
+                number += 1
+                at += 1
         except (LookupError, ValueError, RecursionError):  # one is new here, or can't be read
             pass
         self.time = time
@@ -137,9 +140,9 @@ class StudyLog(Format):
         if plain and text.endswith(b"}}"):
             if len(self._kinds) >= _MOST:
                 self._kinds.clear()
-            begins = head[0]
+            begins = head[0].removesuffix(b"},")
             others = self._kinds.get(begins, ())[: _TAILS - 1]
-            self._kinds[begins] = (_Kind(sender, head.end(), text[at:time_at]), *others)
+            self._kinds[begins] = (_Kind(sender, text[at:time_at].removesuffix(b'"time":')), *others)
 
     def whole(self, text: bytes, stamp: bytes = b"") -> Parsed:
         """An event as a reducer gets it, as one JSON text."""

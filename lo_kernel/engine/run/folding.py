@@ -20,7 +20,7 @@ import msgspec
 
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.reducers import Reducer, not_a_pair
-from lo_kernel.engine.run.live_state import MISSING, Item, LiveState
+from lo_kernel.engine.run.live_state import LEAST, MISSING, Item, LiveState
 from lo_kernel.engine.run.live_states import LiveStates
 from lo_kernel.engine.run.waiting import Waiting
 from lo_kernel.engine.states import encode_state
@@ -28,6 +28,8 @@ from lo_kernel.errors import StateError
 
 __all__ = ["Folding"]
 
+_MOST = 50  # events kept with a state: more would need more memory than the processor has close by
+_WORTH = 32  # bytes of a state's text that take as long to make as one event more to keep
 HANGS_AFTER = 5.0  # seconds after which a reducer that hasn't finished an event is named
 
 _decode = msgspec.json.Decoder().decode
@@ -189,6 +191,7 @@ class Folding:
                     entry.external = MISSING
         entry.base = text
         entry.since = None
+        entry.most = min(_MOST, LEAST + len(text) // _WORTH)
         return True
 
     # -- what takes longer ---------------------------------------------------------------------

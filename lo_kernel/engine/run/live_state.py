@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from lo_kernel.engine.events import Sender
 
-__all__ = ["MISSING", "Item", "LiveState", "Snapshot"]
+__all__ = ["LEAST", "MISSING", "Item", "LiveState", "Snapshot"]
 
 MISSING: Any = object()
 """Where there is nothing: a state that isn't in memory, an external state that isn't to be written."""
@@ -18,10 +18,14 @@ Item = tuple[int, Sender, bytes | msgspec.Raw, float]
 """An event as it is kept: its number, its sender, its text, and its time."""
 
 
+LEAST: Final = 8
+"""Events kept with a state before its text is made anew, at least."""
+
+
 class LiveState:
     """One state in memory."""
 
-    __slots__ = ("base", "dirty", "external", "key", "seq", "since", "state", "used", "waiting")
+    __slots__ = ("base", "dirty", "external", "key", "most", "seq", "since", "state", "used", "waiting")
 
     def __init__(self, key: str, state: Any, seq: int) -> None:
         self.key = key  # of the internal state
@@ -29,6 +33,7 @@ class LiveState:
         self.external: Any = MISSING  # not written yet; bytes: its text
         self.base: bytes | None = None  # JSON text before the events in `since`; None: the null state
         self.since: list[Item] | None = None
+        self.most = LEAST  # so many events in `since` are worth a new text
         self.seq = seq  # number of the newest event folded in
         self.dirty = False
         self.used = True

@@ -26,8 +26,6 @@ from lo_kernel.engine.states import encode_state
 
 __all__ = ["Taking"]
 
-_SINCE = 50  # events kept with a state before its text is made anew
-
 _decode = msgspec.json.Decoder().decode
 
 
@@ -94,7 +92,7 @@ class Taking(Folding):
             entry.since = [item]
         else:
             since.append(item)
-            if len(since) > _SINCE:
+            if len(since) > entry.most:
                 self._settle(entry)
         if not entry.dirty:
             entry.dirty = True
@@ -208,7 +206,7 @@ class Taking(Folding):
                         if not changes:
                             self.tell()
                         changes.add(entry.key)
-                if since is not None and len(since) > _SINCE:
+                if since is not None and len(since) > entry.most:
                     self._settle(entry)
                     if self.guarded:
                         return at + 1
@@ -260,7 +258,7 @@ class Taking(Folding):
                 return at + 1
             state, external = internal, outer
         self._folded(entry, items[start:], state, external)
-        if entry.since is not None and len(entry.since) > _SINCE:
+        if entry.since is not None and len(entry.since) > entry.most:
             self._settle(entry)
         return len(items)
 
