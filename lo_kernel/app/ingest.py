@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from lo_kernel.app.frames import decode_array
 from lo_kernel.app.security import offered_protocols, takes
 from lo_kernel.app.source import (
     SOFT_LIMIT,
@@ -26,7 +27,6 @@ from lo_kernel.app.source import (
     Source,
     Terminate,
     all_plain,
-    decode_array,
 )
 from lo_kernel.errors import EventError, LOError
 from lo_kernel.runtime import Runtime

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from lo_kernel.app.blobs import blob_key, fetch_blob, save_blob
+from lo_kernel.app.frames import decode_array, kind_of, parse, parse_frame
 from lo_kernel.engine.events import Identity, Sender, guest, identify
 from lo_kernel.engine.halves import mended
-from lo_kernel.engine.states import decode_state
-from lo_kernel.engine.store import PLAIN
 from lo_kernel.engine.streams import Stream
 from lo_kernel.errors import EventError, LOError
 from lo_kernel.runtime import Runtime
@@ -30,7 +30,6 @@ __all__ = [
     "Source",
     "Terminate",
     "all_plain",
-    "decode_array",
 ]
 
 SOFT_LIMIT = 1 << 20  # bytes of one frame; a larger one is refused and kept
@@ -47,7 +46,6 @@ Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 Close = Callable[[], Coroutine[Any, Any, None]]
 
 _decode = msgspec.json.Decoder().decode
-decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -97,14 +95,15 @@ class Source:
                     reason="too_large",
                 )
             try:
-                body = _parse_frame(data)
+                body = parse_frame(data)
             except EventError as error:
                 data, body = self._mend(data, error)
             if type(body) is dict:
                 await self._take(body, data)
             elif type(body) is not list:
                 raise EventError(
-                    f"expected a JSON object with the field 'event', or an array of them, got {_kind(body)}",
+                    "expected a JSON object with the field 'event', or an array of them, got "
+                    f"{kind_of(body)}",
                     reason="not_an_object",
                 )
         except EventError as error:
@@ -118,7 +117,7 @@ class Source:
         whole = mended(data)
         if whole is None:
             raise error
-        body = _parse_frame(whole)
+        body = parse_frame(whole)
         runtime = self.runtime
         runtime.archive.keep_as_sent(
             self.sender, data, runtime.clock(), "half_character", "accepted with U+FFFD in the place of each"
@@ -168,10 +167,10 @@ class Source:
     async def _receive_one(self, text: bytes) -> None:
         """Take one element of an array, the long way."""
         try:
-            item = _parse(text)
+            item = parse(text)
             if type(item) is not dict:
                 raise EventError(
-                    f"expected JSON objects in the array, got {_kind(item)}", reason="not_an_object"
+                    f"expected JSON objects in the array, got {kind_of(item)}", reason="not_an_object"
                 )
             await self._take(item, text)
         except EventError as error:
@@ -231,7 +230,7 @@ class Source:
             try:
                 adapted = adapt(_decode(raw))
                 if type(adapted) is not dict:
-                    raise EventError(f"expected an event, got {_kind(adapted)}", reason="not_an_object")
+                    raise EventError(f"expected an event, got {kind_of(adapted)}", reason="not_an_object")
                 body, raw = adapted, _encode(adapted)
             except Exception as error:
                 self.runtime.errors.add(f"event adapter '{adapt.__qualname__}'", error, event=body)
@@ -375,7 +374,7 @@ class Source:
         fields = body.get("fields")
         if type(fields) is not dict:
             raise EventError(
-                f"lock_fields: expected 'fields' with an object, got {_kind(fields)}",
+                f"lock_fields: expected 'fields' with an object, got {kind_of(fields)}",
                 reason="bad_lock_fields",
             )
         lock = {**self.lock, **fields}
@@ -395,29 +394,10 @@ class Source:
         raise Terminate
 
     async def _save_blob(self, body: dict[str, Any]) -> None:
-        if "blob" not in body:
-            raise EventError("save_blob: expected a field 'blob'", reason="bad_blob")
-        key = await self._blob_key(body)
-        pipeline = self.runtime.pipeline
-        pipeline.plain[key] = text = _encode(body["blob"])  # it goes to the store with the next commit
-        pipeline.heavy(len(text))
-        pipeline.wake()
-        if pipeline.full:
-            await pipeline.room()
+        await save_blob(self.runtime.pipeline, await self._blob_key(body), body)
 
     async def _fetch_blob(self, body: dict[str, Any]) -> None:
-        key = await self._blob_key(body)
-        pipeline = self.runtime.pipeline
-        text = pipeline.plain.get(key)
-        try:
-            if text is None:
-                text = (await pipeline.store.get_many(PLAIN, [key]))[0]
-        except LOError as error:
-            pipeline.errors.add("store", error)
-            raise EventError(
-                f"fetch_blob: the store doesn't answer ({error}): ask again later", reason="store"
-            ) from error
-        data = None if text is None else decode_state(text)
+        data = await fetch_blob(self.runtime.pipeline, await self._blob_key(body))
         await self.send({"status": "fetch_blob", "data": data})
 
     async def _blob_key(self, body: dict[str, Any]) -> str:
@@ -427,15 +407,7 @@ class Source:
                 raise EventError("a blob belongs to somebody: identify first", reason="bad_blob")
             await self._known(identity, body)
         assert self.identity is not None
-        source = {**body, **self.lock}.get("source", self.source)
-        activity = body.get("activity", self.lock.get("activity"))
-        if not isinstance(source, str) or not isinstance(activity, str):
-            raise EventError(
-                f"a blob is kept per learner, source and activity: expected both as texts, got {source!r} "
-                f"and {activity!r}",
-                reason="bad_blob",
-            )
-        return f"Blob,{self.identity.safe_user_id},{source},{activity}"
+        return blob_key(self.identity, {"source": self.source, **body, **self.lock})
 
     # -- what is no event ----------------------------------------------------------------------
 
@@ -480,26 +452,6 @@ SPECIAL: dict[str, Callable[[Source, dict[str, Any]], Awaitable[None]]] = {
 }
 
 
-def _parse(data: bytes, decode: Callable[[bytes], Any] = _decode) -> Any:
-    try:
-        return decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise EventError(
-            f"expected one JSON object per frame, got {_excerpt(data)}, which is not JSON: {error}",
-            reason="not_json",
-        ) from None
-
-
-def _parse_frame(data: bytes) -> Any:
-    """What a frame says; of an array with elements that can't be read, nothing of any (each is looked at)."""
-    try:
-        return _parse(data)
-    except EventError:
-        if data.lstrip()[:1] != b"[":
-            raise
-    return [None] * len(_parse(data, decode_array))
-
-
 def all_plain(bodies: list[Any]) -> bool:
     """Whether all of an array are events, and none has a meaning of its own."""
     try:
@@ -507,16 +459,6 @@ def all_plain(bodies: list[Any]) -> bool:
         return bool("".join(names)) and "" not in names and SPECIAL.keys().isdisjoint(names)
     except (KeyError, TypeError):  # one isn't an object, or says nothing of what happened
         return False
-
-
-def _excerpt(data: bytes) -> str:
-    text = data[:60].decode(errors="replace")
-    return repr(text + ("..." if len(data) > 60 else ""))
-
-
-def _kind(value: object) -> str:
-    names = {type(None): "null", bool: "a boolean", str: "a text", dict: "an object", list: "an array"}
-    return names.get(type(value), "a number")
 
 
 def _small(event: dict[str, Any]) -> dict[str, Any]:
