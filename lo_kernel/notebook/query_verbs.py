@@ -77,7 +77,9 @@ class QueryVerbs(Verbs):
     def watch(self, query: Any, **parameters: Any) -> AsyncIterator[Any]:
         """What changes in a query's answer: ``async for rows in lo.watch("event_count"): ...``.
 
-        All rows come first, then, each time something changes, the rows that changed.
+        All rows come first, then, each time something changes, the rows that changed. While there is no
+        answer, as when the store is away or a course is out of the roster, there are no rows and their
+        ``.error`` says why; all of them come again when there is one.
         """
         runtime = self._runtime
         runtime.executor.prepare_one(query, parameters)

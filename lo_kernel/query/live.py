@@ -22,7 +22,7 @@ from lo_kernel.query.naming import Naming
 from lo_kernel.query.ports import JSON, Changes
 from lo_kernel.query.rows import Rows
 from lo_kernel.query.steps import WHOLE, Change, Dirt, may_pass
-from lo_kernel.query.updates import Board, RowChange, Update
+from lo_kernel.query.updates import Board, Update
 from lo_kernel.query.values import error_value
 
 __all__ = ["LiveQueries", "LiveSource", "Subscription"]
@@ -95,13 +95,14 @@ class LiveQueries:
     ) -> AsyncIterator[Rows]:
         """All rows, then, each time something changes, the rows that changed.
 
-        A reader that is slow gets the newest state of each row, once.
+        A reader that is slow gets the newest state of each row, once. An answer that is an error as a whole
+        is :class:`Rows` with ``.error``; when there is one again, all of it comes.
         """
         self.executor.prepare_one(query, parameters)
         async with self.subscribe(query, None, parameters, strict=True, queue=queue) as subscription:
             async for update in subscription:
                 if not update.mark:
-                    yield update.rows(names)
+                    yield update.rows(names, subscription.running.exports)
 
     def source(
         self,
@@ -201,7 +202,7 @@ class Subscription:
         if self.started:
             self._queue.clear()
             self._missed = None
-            self.push(self._shared.board.snapshot())
+            self.push(self._shared.board.everything())
 
     def push(self, update: Update) -> None:
         """Put an update into the queue; into one that is full, only what it was about."""
@@ -320,7 +321,8 @@ class _Shared:
         self.readers[reader] = None
         if self.started:
             reader.record(frozenset(self.running.learners()))
-            reader.push(self.board.snapshot())
+        if self.started or self.board.failed:
+            reader.push(self.board.everything())
 
     def remove(self, reader: Subscription) -> None:
         self.readers.pop(reader, None)
@@ -405,8 +407,7 @@ class _Shared:
         """Give everything to all who have waited for the first answer."""
         self.started = True
         self._record()
-        for reader in list(self.readers):
-            reader.push(self.board.snapshot())
+        self._tell(self.board.update(()) if self.board.failed else self.board.snapshot())
 
     async def _refresh(self) -> None:
         since = asyncio.get_running_loop().time()
@@ -425,7 +426,7 @@ class _Shared:
             if not self.started:
                 self._first()
                 return
-            if sent or marked:
+            if sent or marked or self.board.failed:
                 self._tell(self.board.update(sent))
             if dirt.functions or dirt.reducers or whole:
                 self._record()
@@ -474,8 +475,9 @@ class _Shared:
         if self.live.on_error is not None and not isinstance(error, QueryError):
             self.live.on_error(what, error)
         text = str(error) if isinstance(error, LOError) else f"{type(error).__name__}: {error}"
-        value = error_value(text, "query")
-        self._tell(Update([RowChange(export, "error", value, value) for export in self.running.exports]))
+        told = self.board.fail(self.running.exports, error_value(text, "query"))
+        if told is not None:
+            self._tell(told)
         self._whole = True
         self._next = asyncio.get_running_loop().time() + _RETRY_SECONDS
 

@@ -34,13 +34,23 @@ class Rows(list[dict[str, Any]]):
     n
     2
     'count' is behind: paused, 3 events came since; run the cell that defines it to go on
+
+    ``error`` says why there is no answer at all; empty where there is one.
+
+    >>> Rows(error="there is no course 'c9' in the roster")
+    error: there is no course 'c9' in the roster
     """
 
     def __init__(
-        self, rows: Iterable[dict[str, Any]] = (), *, behind: Mapping[str, Behind] | None = None
+        self,
+        rows: Iterable[dict[str, Any]] = (),
+        *,
+        behind: Mapping[str, Behind] | None = None,
+        error: str = "",
     ) -> None:
         super().__init__(rows)
         self.behind: dict[str, Behind] = dict(behind or {})
+        self.error = error
 
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> dict[str, Any]: ...
@@ -49,7 +59,7 @@ class Rows(list[dict[str, Any]]):
     def __getitem__(self, index: SupportsIndex | slice, /) -> dict[str, Any] | Rows:
         """A row, or for a slice some rows, which still print as a table."""
         found = super().__getitem__(index)
-        return Rows(found, behind=self.behind) if isinstance(found, list) else found
+        return Rows(found, behind=self.behind, error=self.error) if isinstance(found, list) else found
 
     @property
     def columns(self) -> list[str]:
@@ -60,8 +70,11 @@ class Rows(list[dict[str, Any]]):
         """The rows as a data frame of ``library``: ``"pandas"`` or ``"polars"``.
 
         Without a name, a pandas one, or a polars one where only polars is installed. Raises
-        :class:`MissingExtraError` where the library isn't there, :class:`QueryError` for another name.
+        :class:`MissingExtraError` where the library isn't there, :class:`QueryError` for another name, and
+        where there is no answer.
         """
+        if self.error:
+            raise QueryError(self.error)
         if library not in ("", *_FRAMES):
             raise QueryError(f"to_frame: expected 'pandas' or 'polars', got {library!r}")
         for name in _FRAMES if not library else (library,):
@@ -75,7 +88,7 @@ class Rows(list[dict[str, Any]]):
 
     def __repr__(self) -> str:
         if not self:
-            return "\n".join(["no rows", *self._notes])
+            return "\n".join([f"error: {self.error}" if self.error else "no rows", *self._notes])
         names = self.columns
         cells = [[_cell(row.get(name, "")) for name in names] for row in self[:SHOWN_ROWS]]
         right = [_numeric(row.get(name) for row in self[:SHOWN_ROWS]) for name in names]
@@ -88,7 +101,8 @@ class Rows(list[dict[str, Any]]):
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes)
         if not self:
-            return f"<em>no rows</em>{notes}"
+            said = f"<b>error:</b> {html.escape(self.error)}" if self.error else "<em>no rows</em>"
+            return f"{said}{notes}"
         names = self.columns
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in names)
         body = "".join(

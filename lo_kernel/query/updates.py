@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -53,7 +53,7 @@ class Update:
     ) -> None:
         self.changes = tuple(changes)
         self.behind: Mapping[str, Behind] = behind or {}
-        """Which reducers' states aren't the newest; the first message says so."""
+        """Which reducers' states aren't the newest; the first message of each frame says so."""
         self.mark = mark
         """Whether nothing but that has changed: the row says again what it said before."""
 
@@ -61,12 +61,16 @@ class Update:
     def frames(self) -> list[bytes]:
         """The update as text frames of JSON, made when first asked for."""
         marks = {name: mark.status for name, mark in self.behind.items()} or None
-        return _frames(
-            _encoded(change, None if place else marks) for place, change in enumerate(self.changes)
-        )
+        return _frames(self.changes, marks)
 
-    def rows(self, names: Mapping[str, str] | None = None) -> Rows:
-        """The rows that changed, whole and flat; without those that are gone."""
+    def rows(self, names: Mapping[str, str] | None = None, exports: Container[str] = ()) -> Rows:
+        """The rows that changed, whole and flat; without those that are gone.
+
+        Where the answer of one of ``exports`` as a whole is an error, there are none, and ``.error`` says it.
+        """
+        for change in self.changes:
+            if change.op == "error" and change.path in exports:
+                return Rows(behind=self.behind, error=str(change.row["error"]))
         rows = (flat_row(change.row, names) for change in self.changes if change.op != "delete")
         return Rows(rows, behind=self.behind)
 
@@ -100,6 +104,23 @@ class Board:
         self._stamps = stamps or {}
         self._snapshot: Update | None = None
         self._behind: Mapping[str, Behind] = {}
+        self._failed: dict[str, RowChange] = {}
+
+    @property
+    def failed(self) -> bool:
+        """Whether the newest thing that readers were told is that there is no answer."""
+        return bool(self._failed)
+
+    def fail(self, exports: Iterable[str], value: dict[str, JSON]) -> Update | None:
+        """Note that an answer can't be had, and why; ``None`` where that was said already.
+
+        The rows stay noted as they are: the next :meth:`update` says all of them again.
+        """
+        failed = {export: RowChange(export, "error", value, value) for export in exports}
+        if failed == self._failed:
+            return None
+        self._failed = failed
+        return Update(failed.values(), self._behind)
 
     def mark(self, behind: Mapping[str, Behind]) -> bool:
         """Note of which reducers the states are behind; whether those who look are to hear of it."""
@@ -112,7 +133,15 @@ class Board:
         return changed
 
     def update(self, changes: Sequence[RowChange]) -> Update:
-        """What is sent of some changes; of none, one row again, so that the mark has something to go with."""
+        """What is sent of some changes; of none, one row again, so that the mark has something to go with.
+
+        After :meth:`fail`, everything.
+        """
+        if self._failed:
+            over = [RowChange(path, "delete", {}) for path in self._failed]
+            gone = [change for change in changes if change.op == "delete"]
+            self._failed = {}
+            return Update([*over, *gone, *self.snapshot().changes], self._behind)
         if changes:
             return Update(changes, self._behind)
         rows = ((board, path) for board in self._exports.values() for path in board.values)
@@ -148,7 +177,7 @@ class Board:
         return self._noted(changes)
 
     def snapshot(self) -> Update:
-        """Everything, for a reader who has nothing; made once for all who come until it changes."""
+        """All rows; made once for all who come until they change."""
         if self._snapshot is None:
             changes = (
                 RowChange(path, _op(value), value, board.rows[path])
@@ -157,6 +186,12 @@ class Board:
             )
             self._snapshot = Update(changes, self._behind)
         return self._snapshot
+
+    def everything(self) -> Update:
+        """All that there is to tell a reader who has nothing."""
+        if not self._failed:
+            return self.snapshot()
+        return Update([*self.snapshot().changes, *self._failed.values()], self._behind)
 
     def newest(self, paths: Iterable[str]) -> Update:
         """The newest state of some paths, for a reader who was behind."""
@@ -169,6 +204,8 @@ class Board:
                 if path in board.values:
                     value = board.values[path]
                     yield RowChange(path, _op(value), value, board.rows[path])
+            if path in self._failed:
+                yield self._failed[path]
 
     def _rows(
         self, board: _Export, export: str, rows: list[JSON], places: list[int]
@@ -245,14 +282,16 @@ def _encoded(change: RowChange, behind: dict[str, str] | None = None) -> bytes:
         return _encode(_Message("error", change.path, value, behind))
 
 
-def _frames(parts: Iterable[bytes]) -> list[bytes]:
+def _frames(changes: Iterable[RowChange], marks: dict[str, str] | None) -> list[bytes]:
     frames: list[bytes] = []
     batch: list[bytes] = []
     size = 0
-    for part in parts:
+    for change in changes:
+        part = _encoded(change, None if batch else marks)
         if batch and size + len(part) > FRAME_BYTES:
             frames.append(b"[" + b",".join(batch) + b"]")
             batch, size = [], 0
+            part = _encoded(change, marks) if marks else part
         batch.append(part)
         size += len(part) + 1
     if batch:
