@@ -252,7 +252,7 @@ def test_the_catalog_lists_every_query_with_what_it_takes_and_gives() -> None:
             "exports": {"class": {"returns": "a", "description": "The class.", "sample": [{"user_id": "x"}]}},
         },
     )
-    assert [info.name for info in small.catalog] == ["m.m.counter", "m.m.docs", "own.class"]
+    assert [info.name for info in small.catalog] == ["m.counter", "m.docs", "own.class"]
     first, second, last = small.catalog
     assert first.sample == [{"count": 0, "user_id": "tc-testcase-u0"}]
     assert second.description == "The latest state of m.docs for each learner of a class, by doc_id."

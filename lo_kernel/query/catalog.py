@@ -32,11 +32,8 @@ class QueryInfo:
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     sample: JSON = None
-
-    @property
-    def name(self) -> str:
-        """How it is asked for in a notebook: ``my_module.counter``."""
-        return f"{self.dag}.{self.export}"
+    name: str = ""
+    """How it is asked for in a notebook: ``my_module.counter``."""
 
     @property
     def call(self) -> str:
@@ -152,7 +149,12 @@ class Catalog:
             for export in _each_once(dag):
                 found = dag.exports[export]
                 yield QueryInfo(
-                    name, export, found.description, found.parameters, copy.deepcopy(found.sample)
+                    name,
+                    export,
+                    found.description,
+                    found.parameters,
+                    copy.deepcopy(found.sample),
+                    _asked(dag, export),
                 )
 
     def __contains__(self, name: object) -> bool:
@@ -195,9 +197,11 @@ class Catalog:
     def _other(self, variable: str) -> tuple[Dag, str] | None:
         """The node of another DAG that a variable such as ``other_dag.node`` names."""
         for name, dag in self._dags.items():
-            node = variable[len(name) + 1 :]
-            if variable.startswith(f"{name}.") and (node in dag.nodes or node in dag.exports):
-                return dag, dag.exports[node].returns if node in dag.exports else node
+            if not variable.startswith(f"{name}."):
+                continue
+            for node in (variable[len(name) + 1 :], variable):
+                if node in dag.nodes or node in dag.exports:
+                    return dag, dag.exports[node].returns if node in dag.exports else node
         return None
 
 
@@ -241,13 +245,25 @@ def _sample(registration: Registration) -> list[JSON]:
 
 
 def _each_once(dag: Dag) -> list[str]:
-    """Exports, without those that are another one's ``_export`` name."""
-    return [
-        name
-        for name, export in dag.exports.items()
-        if not (
-            name.endswith("_export")
-            and dag.exports.get(name[:-7], None)
-            and dag.exports[name[:-7]].returns == export.returns
-        )
-    ]
+    """Exports, without those that are only another name of one.
+
+    That is its ``_export`` name; and, of a reducer whose id has the module's name before it, the query that
+    comes with it, where the module brings the same.
+    """
+    return [name for name in dag.exports if not (_is_second(dag, name) or _is_brought(dag, name))]
+
+
+def _is_second(dag: Dag, name: str) -> bool:
+    first = dag.exports.get(name.removesuffix("_export")) if name.endswith("_export") else None
+    return first is not None and first.returns == dag.exports[name].returns
+
+
+def _is_brought(dag: Dag, name: str) -> bool:
+    brought = dag.exports.get(name.removeprefix(f"{dag.name}.")) if name.startswith(f"{dag.name}.") else None
+    return brought is not None and dag.meaning(brought.returns) == dag.meaning(dag.exports[name].returns)
+
+
+def _asked(dag: Dag, export: str) -> str:
+    """The name of an export; the module's own stands before it once."""
+    own = f"{dag.name}."
+    return export if export.startswith(own) and export.removeprefix(own) not in dag.exports else own + export

@@ -8,6 +8,7 @@ is ``result``).
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +195,26 @@ class Dag:
                     order.append(name)
                     stack.pop()
         return order
+
+    def meaning(self, target: str) -> str:
+        """What a node answers, whatever it and those that it needs are called: the same for the same.
+
+        >>> from lo_kernel.query.language import q
+        >>> dag = Dag.read({"a": q.call("f")(), "b": q.call("f")(), "c": q.variable("a"), "d": q.call("g")()})
+        >>> [dag.meaning(name) == dag.meaning("a") for name in "bcd"]
+        [True, True, False]
+        """
+        found: dict[str, str] = {}
+        for name in self.needed([target]):
+            node = self.nodes[name]
+            inner = node.fields.get("value")
+            if node.dispatch == "variable" and isinstance(inner, Ref):
+                found[name] = found[inner.node]
+                continue
+            fields = _renamed(node.fields, found)
+            text = msgspec.json.encode([node.dispatch, fields], order="deterministic")
+            found[name] = hashlib.blake2b(text, digest_size=16).hexdigest()
+        return found[target]
 
     def concerns(self, name: str) -> bool:
         """Whether this is the DAG ``name``, or has taken in nodes of it."""
