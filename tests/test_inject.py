@@ -170,25 +170,39 @@ async def test_what_fails_changes_nothing(settings: Settings, tmp_path: Path) ->
 
 async def test_only_its_own_token_will_do(settings: Settings, tmp_path: Path) -> None:
     """The notebook's token, a reader's, a cookie, a request from afar and one that is too large are
-    refused.
+    refused. Who came with another token hears which it takes and where that lies.
     """
     name, data = pack(project(tmp_path / "1"))
     async with server(settings) as (runtime, token), aiohttp.ClientSession() as client:
         url = f"{runtime.url}inject/{name}"
 
-        async def status(token: str, data: bytes = data, headers: dict[str, str] | None = None) -> int:
-            given = {"Authorization": f"Bearer {token}", **(headers or {})}
-            async with client.post(url, data=io.BytesIO(data), headers=given) as response:
-                return response.status
+        async def ask(headers: dict[str, str], data: bytes = data) -> tuple[int, str]:
+            async with client.post(url, data=io.BytesIO(data), headers=headers) as response:
+                return response.status, await response.text()
 
-        for kind in ("notebook", "read", "ingest"):
-            assert await status(runtime.security.tokens[kind]) == 403
-        assert await status("wrong") == 401
-        cookie = f"{runtime.security.cookie}={token}"
-        async with client.post(
-            url, data=data, headers={"Cookie": cookie, "Origin": runtime.url[:-1]}
-        ) as answer:
-            assert answer.status == 403
+        async def status(token: str, data: bytes = data, headers: dict[str, str] | None = None) -> int:
+            return (await ask({"Authorization": f"Bearer {token}", **(headers or {})}, data))[0]
+
+        def bearer(token: str) -> dict[str, str]:
+            return {"Authorization": f"Bearer {token}"}
+
+        cookie = {"Cookie": f"{runtime.security.cookie}={token}", "Origin": runtime.url[:-1]}
+        others = [
+            (bearer(runtime.security.tokens[each]), 403, each) for each in ("notebook", "read", "ingest")
+        ]
+        for headers, code, said in [
+            *others,
+            (cookie, 403, "a cookie is not good"),
+            (bearer("wrong"), 401, "unknown here"),
+            ({}, 401, "injected/token"),
+        ]:
+            refused, text = await ask(headers)
+            assert refused == code
+            assert said in text
+            assert "the token of the kind 'inject'" in text
+            assert "injected/token" in text
+            assert "card of lo" not in text
+        assert "unknown here" not in text  # of the last, which brought none
         afar = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http"}
         assert await status(token, headers=afar) == 403
         assert await status(token, b"x" * (LIMIT + 1)) == 413

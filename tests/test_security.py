@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -71,7 +72,10 @@ async def test_a_wrong_token_is_refused_and_not_repeated_in_the_answer(settings:
         assert answer.status == 401
         text = await answer.text()
         assert "token is needed" in text
+        assert "The one that came is unknown here, or has ended" in text
         assert "guess-work" not in text
+        async with client.get("/") as answer:
+            assert "The one that came" not in await answer.text()
 
 
 async def test_a_browser_that_came_with_a_token_goes_on_by_cookie(settings: Settings) -> None:
@@ -140,6 +144,17 @@ async def test_a_ticket_ends_by_itself(settings: Settings) -> None:
         client.cookie_jar.clear()
         spent = runtime.security.ticket(seconds=0)
         assert await _status(client, f"/?token={spent}") == 401
+
+
+def test_a_ticket_costs_the_same_however_many_live(settings: Settings) -> None:
+    """Links of a long day add up: one more takes no look at the others, and those that ended are dropped."""
+    security = Runtime(settings).security
+    began = time.process_time()
+    tickets = [security.ticket("embed", seconds=0 if number % 2 else 60) for number in range(20_000)]
+    assert time.process_time() - began < 2  # a look at all of them each time takes some ten
+    assert [security.kind_of(each) for each in tickets[-4:]] == ["embed", None, "embed", None]
+    security.ticket()
+    assert len(security._tickets) == 10_001
 
 
 async def test_tokens_outlive_a_restart_and_are_private(settings: Settings) -> None:

@@ -44,6 +44,11 @@ __all__ = ["MIGRATIONS", "Injector", "routes"]
 MIGRATIONS: Final = ("restream", "drop", "keep")
 """What may become of a reducer's states; besides, the name of a function in the module's ``reducers``."""
 
+_NEEDS = (
+    "this takes the token of the kind 'inject', as 'Authorization: Bearer ...': it lies in the server's "
+    "workspace, in injected/token"
+)
+
 
 class _Active(msgspec.Struct):
     """One version that was put in."""
@@ -298,13 +303,15 @@ def routes(runtime: Runtime, injector: Injector) -> list[web.RouteDef]:
         if not runtime.settings.allow_inject:
             return _no(403, "this server takes no modules: it was not started with --allow-inject")
         access = request[ACCESS]
-        if access.kind != "inject" or access.by_cookie:
-            return _no(403, "this takes the token of the kind 'inject', which lies in the server's workspace")
+        if access.kind != "inject":
+            return _no(403, f"a token of the kind {access.kind!r} is not good for this: {_NEEDS}")
+        if access.by_cookie:
+            return _no(403, f"a cookie is not good for this: {_NEEDS}")
         if not _is_private(request):
             return _no(403, "code comes in over TLS or from this machine only: use https://")
         return None
 
-    @takes("inject")
+    @takes("inject", needs=_NEEDS)
     async def put(request: web.Request) -> web.StreamResponse:
         if (no := refusal(request)) is not None:
             return no
@@ -326,7 +333,7 @@ def routes(runtime: Runtime, injector: Injector) -> list[web.RouteDef]:
         except LOError as error:
             return _no(422, str(error))
 
-    @takes("inject")
+    @takes("inject", needs=_NEEDS)
     async def remove(request: web.Request) -> web.StreamResponse:
         if (no := refusal(request)) is not None:
             return no

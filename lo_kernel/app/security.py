@@ -11,6 +11,7 @@ A route says which kind of token it takes; one that says nothing takes only the 
 
 from __future__ import annotations
 
+import heapq
 import hmac
 import secrets
 import time
@@ -69,13 +70,22 @@ class Access:
 
 ACCESS: Final = web.RequestKey("lo_access", Access) if hasattr(web, "RequestKey") else "lo_access"
 _TAKES = "__lo_takes__"
+_NEEDS = "__lo_needs__"
+_A_TOKEN = (
+    "a token is needed: as ?token=..., as 'Authorization: Bearer ...', or as the websocket subprotocol "
+    f"'{SUBPROTOCOL}...'. In a notebook, the link on the card of lo carries one"
+)
 
 
-def takes(*kinds: str) -> Callable[[Handler], Handler]:
-    """Say which kinds of token a handler takes, besides the notebook's; ``"anyone"`` asks for none."""
+def takes(*kinds: str, needs: str = _A_TOKEN) -> Callable[[Handler], Handler]:
+    """Say which kinds of token a handler takes, besides the notebook's; ``"anyone"`` asks for none.
+
+    ``needs`` is what somebody hears who came without one: what is needed, and where it is found.
+    """
 
     def mark(handler: Handler) -> Handler:
         setattr(handler, _TAKES, frozenset((*kinds, EMBED) if "read" in kinds else kinds))
+        setattr(handler, _NEEDS, needs)
         return handler
 
     return mark
@@ -91,6 +101,7 @@ class Security:
         self.host, self.port = settings.host, settings.port
         self.found_hosts: set[str] = set()  # names by which a proxy in front of the app was found
         self._tickets: dict[str, tuple[str, float]] = {}  # ticket: (kind, when it ends)
+        self._ends: list[tuple[float, str]] = []  # a heap: when a ticket ends, and which
 
     def bind(self, host: str, port: int) -> None:
         """Say where the app answers."""
@@ -106,9 +117,11 @@ class Security:
     def ticket(self, kind: str = "read", seconds: float = _TICKET_SECONDS) -> str:
         """A new token that ends by itself, for links that are shown in notebooks."""
         now = time.monotonic()
-        self._tickets = {name: held for name, held in self._tickets.items() if held[1] > now}
+        while self._ends and self._ends[0][0] <= now:
+            self._tickets.pop(heapq.heappop(self._ends)[1], None)
         name = "t-" + secrets.token_urlsafe(18)
         self._tickets[name] = (kind, now + seconds)
+        heapq.heappush(self._ends, (now + seconds, name))
         return name
 
     def kind_of(self, token: str) -> str | None:
@@ -181,20 +194,20 @@ class Security:
                 f"{_host_name(request.headers.get('Host', ''))[:100]!r}. "
                 "Set LO_KERNEL_ALLOWED_HOSTS to allow it",
             )
-        wanted: frozenset[str] = getattr(request.match_info.handler, _TAKES, frozenset())
+        handler = request.match_info.handler
+        wanted: frozenset[str] = getattr(handler, _TAKES, frozenset())
+        needs: str = getattr(handler, _NEEDS, _A_TOKEN)
         access = self._access(request)
         if access is None:
             if "anyone" in wanted:
                 return None
-            return _refuse(
-                401,
-                "a token is needed: as ?token=..., as 'Authorization: Bearer ...', or as the websocket "
-                f"subprotocol '{SUBPROTOCOL}...'. In a notebook, the link on the card of lo carries one",
-            )
+            came = any(_tokens_of(request)) or self.cookie in request.cookies
+            return _refuse(401, needs + (". The one that came is unknown here, or has ended" if came else ""))
         if access.by_cookie and not self._origin_is_ours(request):
             return _refuse(403, "a cookie counts only for requests of the app's own pages")
         if not access.everything and access.kind not in wanted and "anyone" not in wanted:
-            return _refuse(403, f"a token of the kind {access.kind!r} is not good for this")
+            other = "" if needs is _A_TOKEN else f": {needs}"
+            return _refuse(403, f"a token of the kind {access.kind!r} is not good for this{other}")
         request[ACCESS] = access
         return None
 
