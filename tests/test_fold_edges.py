@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +66,82 @@ async def test_a_failure_is_seen(tmp_path: Path) -> None:
     assert shown(whole) == shown(dict(whole))
 
 
-@pytest.mark.parametrize("files", [1, 2])
-async def test_a_reducer_that_exits_ends_no_fold(tmp_path: Path, files: int) -> None:
-    """`sys.exit()` in a reducer is a failed event."""
-    paths = [study_log(tmp_path / f"{number}.log", range(20)) for number in range(files)]
+def gives_up(error: type[BaseException], way: str = "plain") -> Any:
+    """A counter that gives up with ``error`` at the event with the number 5."""
 
-    def exits(event: Any, state: Any) -> Any:
+    def plain(event: Any, state: Any) -> Any:
         if event["client"]["i"] == 5:
-            sys.exit("gave up")
+            raise error("gave up")
         return {"n": (state or {"n": 0})["n"] + 1}, None
 
-    folded = await fold(exits, paths)
+    async def coroutine(event: Any, state: Any) -> Any:
+        return plain(event, state)
+
+    async def suspends(event: Any, state: Any) -> Any:
+        await asyncio.sleep(0)
+        return plain(event, state)
+
+    return {"plain": plain, "coroutine": coroutine, "suspends": suspends}[way]
+
+
+@pytest.mark.parametrize("files", [1, 2])
+@pytest.mark.parametrize("way", ["plain", "coroutine", "suspends"])
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, asyncio.CancelledError])
+async def test_a_reducer_that_gives_up_ends_no_fold(
+    tmp_path: Path, error: type[BaseException], way: str, files: int
+) -> None:
+    """`sys.exit()` in a reducer is a failed event, and so are its like."""
+    paths = [study_log(tmp_path / f"{number}.log", range(20)) for number in range(files)]
+    folded = await fold(gives_up(error, way), paths)
     assert folded.failures == files
     assert sum(state["n"] for state in folded.values()) == 19 * files
-    assert "SystemExit: gave up" in folded.errors[0]
+    assert f"{error.__name__}: gave up" in folded.errors[0]
+
+
+async def test_nor_where_states_are_made_anew(tmp_path: Path) -> None:
+    """The same where the reducer gives up at an event that it had taken before."""
+    seen = []
+
+    def second_time(event: Any, state: Any) -> Any:
+        number = event["client"]["i"]
+        if number == 3 and number in seen:
+            raise GeneratorExit("gave up")
+        seen.append(number)
+        if number == 6:
+            raise ValueError("put it back")
+        return {"n": (state or {"n": 0})["n"] + 1}, None
+
+    folded = await fold(second_time, study_log(tmp_path / "x.log", range(20), learners=1))
+    assert folded.errors[1] == "an event before: GeneratorExit: gave up"
+    assert [state["n"] for state in folded.values()] == [18]
+
+
+async def test_an_interrupt_goes_through(tmp_path: Path) -> None:
+    """Who stops a cell wants no states."""
+    path = study_log(tmp_path / "x.log", range(20))
+    with pytest.raises(KeyboardInterrupt):
+        await fold(gives_up(KeyboardInterrupt), path)
+
+
+async def test_a_fold_that_is_cancelled_ends_while_its_reducer_waits(tmp_path: Path) -> None:
+    """That is no failure of the reducer's; nor is it where the loop is gone."""
+    path = study_log(tmp_path / "x.log", range(20))
+    waits = asyncio.Event()
+
+    async def for_ever(event: Any, state: Any) -> Any:
+        waits.set()
+        await asyncio.Future()
+
+    work = asyncio.create_task(fold(for_ever, path))
+    await waits.wait()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    left = fold(for_ever, path)
+    waits.clear()
+    while not waits.is_set():
+        left.send(None)
+    await asyncio.to_thread(left.close)  # on a thread without a loop: `RuntimeError` where it goes on
 
 
 def test_the_notebook_says_it_at_once(start_kernel: StartKernel, tmp_path: Path) -> None:

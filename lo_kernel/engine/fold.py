@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from time import perf_counter
@@ -209,7 +210,7 @@ class _Fold:
         learner, context, limit = self.files[0].learner, self.context, self.limit
         deadline, report, states = self.deadline, self.report, self._states
         student_only, ident_of = self._student_only, self._ident_of
-        reducer, awaited = self.reducer, self._awaited
+        reducer, awaited, task = self.reducer, self._awaited, asyncio.current_task()
         as_record = self._event_of is event_of
         kept_bytes = 0
         for number, record in records:
@@ -253,7 +254,9 @@ class _Fold:
                 internal, _ = result if type(result) is tuple else _refuse(result)
                 if self.strict:
                     encode_state(internal)
-            except (Exception, SystemExit) as error:
+            except BaseException as error:  # `sys.exit()` too: it is the reducer that gave up
+                if _ends_the_fold(error, task):
+                    raise
                 self._failed(error, place(number, record), event)
                 await self._put_back(state)
                 continue
@@ -299,6 +302,7 @@ class _Fold:
     async def _put_back(self, state: _State) -> None:
         """Make a state again as it was before the event at hand."""
         self.guarded = True
+        task = asyncio.current_task()
         state.state = self._decode(state.base)
         since, state.since = state.since, []
         for kept in since:
@@ -308,7 +312,9 @@ class _Fold:
                 if internal is not False:
                     state.base = encode_state(internal)
                     state.state = internal
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                if _ends_the_fold(error, task):
+                    raise
                 self._failed(error, "an event before", event)
                 state.state = self._decode(state.base)
 
@@ -341,6 +347,18 @@ class _Fold:
         """Give the states their keys."""
         for state in self._states.values():
             self.folded[state.key] = state.state
+
+
+def _ends_the_fold(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether it isn't the reducer that gave up: an interrupt, a cancelled job, or no loop any more."""
+    if isinstance(error, asyncio.CancelledError):
+        return task is not None and task.cancelling() > 0
+    if isinstance(error, GeneratorExit):  # what a loop left behind is cleared away in no step of the task
+        try:
+            return asyncio.current_task() is not task
+        except RuntimeError:
+            return True
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _event_of_merged(parsed: Parsed | None) -> tuple[str, Event] | None:
