@@ -48,6 +48,29 @@ async def test_a_job_that_nobody_awaits_is_told_after_the_cell(workspace: Path) 
     assert lo._take_notices() == []
 
 
+@pytest.mark.parametrize("shielded", [False, True])
+async def test_who_stops_waiting_for_a_job_cancels_it(workspace: Path, shielded: bool) -> None:
+    """An interrupted cell's `await job` ends the job; one that awaits `asyncio.shield(job)` leaves it."""
+    lo = observer(workspace)
+    may_end = asyncio.Event()
+    job = lo._job("waiting", may_end.wait())
+
+    async def cell() -> None:
+        await (asyncio.shield(job) if shielded else job)
+
+    waiting = asyncio.create_task(cell())
+    await auntil(lambda: job.awaited)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    may_end.set()
+    if shielded:
+        assert await job is True
+    else:
+        assert job.status == "cancelled"
+        await auntil(lambda: job.ended is not None, what="the work itself to end")
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3])
 async def test_a_cancelled_job_leaves_the_reducer_out(tmp_path: Path, settings: Settings, steps: int) -> None:
     """However early it is cancelled: the reducer doesn't come in behind its back."""

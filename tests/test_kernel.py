@@ -133,6 +133,18 @@ def test_interrupt_of_an_async_cell_leaves_the_app(kernel: RunningKernel) -> Non
     assert kernel.execute("1 + 1").value == "2"
 
 
+def test_interrupt_of_a_cell_that_awaits_a_job_cancels_it(kernel: RunningKernel) -> None:
+    """What the cell waited for ends with it; a job that another cell started goes on."""
+    kernel.execute("other = lo.simulate(students=2)")
+    msg = kernel.send("job = lo.simulate(students=2); print('on', flush=True); await job")
+    kernel.next_message(says_on)
+    kernel.interrupt()
+    assert kernel.collect(msg).status == "error"
+    assert (
+        kernel.execute("job.status, other.status, other.cancel()").value == "('cancelled', 'running', True)"
+    )
+
+
 def test_interrupt_while_idle_is_harmless(kernel: RunningKernel) -> None:
     """The stop button with nothing to stop ends neither the kernel nor the app."""
     port = port_of(kernel)
@@ -182,9 +194,11 @@ _HELD_UP = {
     "computes": "while True: pass",
     "sleeps": "import time; time.sleep(30)",
     "awaits": "import asyncio; await asyncio.sleep(30)",
-    "awaits a job": "await lo.simulate(students=2)",
-    "waits for a job": "lo.simulate(students=2).result()",
+    "awaits a job": "job = lo.simulate(students=2); await job",
+    "shields a job": "shielded = lo.simulate(students=2); await asyncio.shield(shielded)",
+    "waits for a job": "waited = lo.simulate(students=2); waited.result()",
 }
+_STATUS = "[each.status for each in (job, shielded, waited)], shielded.cancel(), waited.cancel()"
 
 
 def test_each_cell_is_interrupted_beside_the_thread_loop(start_kernel: StartKernel) -> None:
@@ -202,6 +216,7 @@ def test_each_cell_is_interrupted_beside_the_thread_loop(start_kernel: StartKern
         assert ended.reply.get("ename") in ("KeyboardInterrupt", "CancelledError"), what
         assert answers(port), what
         assert kernel.execute("1 + 1").value == "2", what
+    assert kernel.execute(_STATUS).value == "(['cancelled', 'running', 'running'], True, True)"
 
 
 @pytest.mark.parametrize("loop", ["kernel", "thread"])
