@@ -2,7 +2,8 @@
 
 A test may be a coroutine function: it runs on a new loop, to its end. Every test has a workspace and Jupyter
 folders of its own. What a machine lacks (Chromium, redis-server) is named at the end, with how to get it;
-with ``CI=true`` it fails the run, because a test that never runs holds nothing.
+with ``CI=true`` it fails the run, because a test that never runs holds nothing. What a machine can't be given
+(IPv6) is named, too, and fails no run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from harness import (
     KERNEL,
     RedisServer,
     RunningKernel,
+    has_ipv6,
     isolated_environment,
     program,
     running_redis,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NEEDS = {"browser": "chromium", "redis": "redis-server"}
+_GIVEN = {"ipv6": (has_ipv6, "this machine has no IPv6")}  # or not: nothing can be installed for it
 _LIMIT = (
     50.0  # seconds that a coroutine may take: a little under pytest's own limit, whose traceback says less
 )
@@ -105,11 +108,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, name in _NEEDS.items():
         if item.get_closest_marker(marker):
             _need(name)
+    for marker, (given, without) in _GIVEN.items():
+        if item.get_closest_marker(marker) and not given():
+            pytest.skip(without)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI, a run that left something out has failed."""
-    if _left_out(session.config) and _in_ci() and session.exitstatus == pytest.ExitCode.OK:
+    lacks = {reason for reason, can_be_had in _left_out(session.config) if can_be_had}
+    if lacks and _in_ci() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -118,23 +125,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     left_out = _left_out(config)
     if not left_out:
         return
-    failed = _in_ci()
+    failed = _in_ci() and any(can_be_had for _, can_be_had in left_out)
     terminalreporter.section(
         "left out" + (", which fails the run because CI is set" if failed else ""), red=failed
     )
-    for reason, count in sorted(left_out.items()):
-        terminalreporter.write_line(f"{count} test{'s'[: count > 1]}: {reason}")
+    for (reason, can_be_had), count in sorted(left_out.items()):
+        note = "" if can_be_had else " (which fails no run)"
+        terminalreporter.write_line(f"{count} test{'s'[: count > 1]}: {reason}{note}")
 
 
-def _left_out(config: pytest.Config) -> dict[str, int]:
+def _left_out(config: pytest.Config) -> dict[tuple[str, bool], int]:
+    """How many tests were left out, by the reason and whether something can be done about it."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    counts: dict[str, int] = {}
+    counts: dict[tuple[str, bool], int] = {}
     for report in reporter.stats.get("skipped", []) if reporter is not None else []:
         if hasattr(report, "context"):  # of a subtest: the test itself has run
             continue
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reason = reason.removeprefix("Skipped: ")
-        counts[reason] = counts.get(reason, 0) + 1
+        left_out = reason, reason not in {without for _, without in _GIVEN.values()}
+        counts[left_out] = counts.get(left_out, 0) + 1
     return counts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import aiohttp
@@ -14,16 +13,7 @@ from lo_kernel.app.simulate import simulate_class
 from lo_kernel.settings import Settings
 
 
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.ipv6
 @pytest.mark.parametrize("host", ["::1", "::"])
 async def test_its_addresses_can_be_used(tmp_path: Path, host: str) -> None:
     """Pages, events and links: the address has brackets, and the app answers under it."""
