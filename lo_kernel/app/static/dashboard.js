@@ -5,7 +5,7 @@ import { Panel } from "./draw.js";
 import { csv, picture, save } from "./files.js";
 import { LearnerList } from "./learners.js";
 import { Access, Answer, nameOf } from "./live.js";
-import { counted, element, figure } from "./text.js";
+import { behindWords, counted, element, figure } from "./text.js";
 import { themed } from "./theme.js";
 
 const DRAW_EVERY = 200; // ms between two drawings, at least
@@ -264,25 +264,41 @@ function condition() {
   if (panels.length && panels.every(({ panel }) => panel.drawing?.kind === "waiting")) {
     return ["waiting", "Waiting", "Waiting for events: nothing has come yet that this dashboard is about."];
   }
-  return ["live", "Live", ""];
+  return Object.keys(behind()).length ? ["behind", "Behind", ""] : ["live", "Live", ""];
+}
+
+/** What the answers are behind with, one line for all. */
+const behind = () => Object.assign({}, ...answers.map(({ answer }) => answer.behind));
+
+/** How many learners are shown; those of all courses, where these are others. */
+function learnersSaid({ learners: seen, active }) {
+  const shown = new Set();
+  for (const { answer, lines: some } of answers) {
+    if (answer.complete) for (const { student } of some.values()) if (student) shown.add(student);
+  }
+  if (!shown.size || shown.size === seen) return `${counted(seen, "learner")} · ${figure(active)} active`;
+  return `${counted(shown.size, "learner")} shown · ${figure(seen)} seen in all · ${figure(active)} of them active`;
 }
 
 let told = "";
 function tell() {
   let [name, word, text] = condition();
-  if (state.paused && (name === "live" || name === "waiting")) {
+  if (state.paused && ["live", "waiting", "behind"].includes(name)) {
     [name, word] = ["paused", "Paused"];
     text = state.missed ? `Paused. ${counted(state.missed, "change waits", "changes wait")}.` : "Paused.";
   }
   const facts = state.facts
-    ? `${counted(state.facts.learners, "learner")} · ${figure(state.facts.active)} active · ${rate(state.facts.events_per_second)} events/s`
+    ? `${learnersSaid(state.facts)} · ${rate(state.facts.events_per_second)} events/s`
     : "";
-  const now = JSON.stringify([name, word, text, facts]);
+  const late = behindWords(behind());
+  const now = JSON.stringify([name, word, text, facts, late]);
   if (now === told) return;
   told = now;
   document.body.dataset.state = name;
   get("state").textContent = word;
   get("facts").textContent = facts;
+  get("behind").hidden = !late;
+  if (get("behind").textContent !== late) get("behind").textContent = late;
   const notice = get("notice");
   notice.hidden = !text;
   if (notice.firstChild.textContent !== text) notice.firstChild.textContent = text;

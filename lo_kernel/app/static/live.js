@@ -83,6 +83,7 @@ export class Answer {
     this.complete = false;
     this.error = null;
     this.progress = null;
+    this.behind = {}; // reducers whose states aren't the newest, and why
     this.attempts = 0;
     this.fresh = null;
     this.timer = null;
@@ -146,9 +147,13 @@ export class Answer {
   take(messages) {
     const rows = this.fresh ?? this.rows;
     const changed = new Set();
+    const behind = {};
     let whole = false;
     let state = false;
-    for (const { op, path, value } of messages) {
+    let said = false; // a frame of an answer says what is behind, or else nothing is
+    for (const { op, path, value, behind: marks } of messages) {
+      said ||= op !== "progress" && (op !== "complete" || this.fresh?.size === 0);
+      Object.assign(behind, marks);
       if (op === "complete") {
         this.rows = this.fresh ?? this.rows;
         this.fresh = null;
@@ -161,8 +166,12 @@ export class Answer {
       } else if (op === "delete") {
         rows.delete(path);
         changed.add(path);
+        if (this.error !== null && path === this.query.target_exports[0]) {
+          this.error = null;
+          state = true;
+        }
       } else if (op === "error" && (path === "q" || path === "request" || path === this.query.target_exports[0])) {
-        this.error = value.error;
+        this.error = value.error ?? this.error; // of one that was told, only what is new in it comes
         state = true;
       } else {
         let row = rows.get(path);
@@ -178,6 +187,10 @@ export class Answer {
         if (op !== "error") Object.assign(row.value, value);
         changed.add(path);
       }
+    }
+    if (said && JSON.stringify(behind) !== JSON.stringify(this.behind)) {
+      this.behind = behind;
+      state = true;
     }
     if (whole) this.onChange(null);
     else if (this.fresh === null && changed.size) this.onChange(changed);

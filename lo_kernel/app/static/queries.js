@@ -5,7 +5,7 @@ import { csv, save } from "./files.js";
 import { Access, Answer } from "./live.js";
 import { AnswerTable, rowsOf } from "./query_answer.js";
 import { ParameterForm } from "./query_form.js";
-import { counted, element, figure, timeOfDay } from "./text.js";
+import { behindWords, counted, element, figure, timeOfDay } from "./text.js";
 import { themed } from "./theme.js";
 
 const LOOK_EVERY = 3000; // ms between two looks at which queries there are
@@ -17,7 +17,7 @@ const access = new Access("");
 const get = (id) => document.getElementById(id);
 let about = JSON.parse(get("about").textContent);
 const mayWrite = about.open;
-const state = { chosen: null, own: null, answer: null, rows: null, live: false, asked: 0, took: null, last: null, expired: false, unreachable: false };
+const state = { chosen: null, own: null, answer: null, rows: null, behind: {}, live: false, asked: 0, took: null, last: null, expired: false, unreachable: false };
 
 let learners = null;
 let named = 0;
@@ -167,7 +167,8 @@ async function drawing() {
 let builtAs = "";
 function build({ svg, nodes, seconds, dag, reducers }) {
   get("built").hidden = false;
-  const notes = reducers.map(care).filter(Boolean).join(" ");
+  const late = behind();
+  const notes = reducers.filter(({ id, status }) => status !== "paused" || !(id in late)).map(care).filter(Boolean).join(" ");
   get("reducers").hidden = !notes;
   if (get("reducers").textContent !== notes) get("reducers").textContent = notes;
   get("took").textContent = seconds === null ? "Not run yet." : `The last run took ${time(seconds)} in the app.`;
@@ -282,6 +283,7 @@ function stop() {
 function forget() {
   table.clear();
   state.rows = null;
+  state.behind = {};
   get("answer").hidden = true;
   get("said").textContent = "";
   get("changed").textContent = "";
@@ -368,10 +370,14 @@ function turned() {
   tell();
 }
 
+/** What the answer that is shown is behind with. */
+const behind = () => (state.answer?.complete ? state.answer.behind : state.behind);
+
 /** What was asked once is there: nobody need be connected for it. */
 function done() {
   const { answer } = state;
   state.rows = answer.rows;
+  state.behind = answer.behind;
   stop();
 }
 
@@ -390,11 +396,15 @@ function condition() {
   }
   if (get("wrong").textContent) return ["error", "Error", ""];
   if (answer && !answer.complete) return ["connecting", "Asking", ""];
-  return answer ? ["live", "Live", ""] : ["ready", "Ready", ""];
+  if (!answer) return ["ready", "Ready", ""];
+  return Object.keys(answer.behind).length ? ["behind", "Behind", ""] : ["live", "Live", ""];
 }
 
 function tell() {
   const [name, word, said] = condition();
+  const late = behindWords(behind());
+  get("behind").hidden = !late;
+  if (get("behind").textContent !== late) get("behind").textContent = late;
   document.body.dataset.state = name;
   if (get("state").textContent !== word) get("state").textContent = word;
   get("notice").hidden = !said;

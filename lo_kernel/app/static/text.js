@@ -18,6 +18,15 @@ export function counted(number, one, several = `${one}s`) {
   return `${figure(number)} ${number === 1 ? one : several}`;
 }
 
+/** What `behind` of an answer means for who reads it; empty where nothing is. */
+export function behindWords(behind) {
+  return Object.entries(behind).map(([reducer, why]) => {
+    if (why === "paused") return `The reducer ${reducer} is paused: newer events aren't in this answer until its code runs again.`;
+    if (why === "replaced") return `The reducer ${reducer} was changed: this is the answer of the code before, until the new one has gone through past events.`;
+    return `The reducer ${reducer} is not at the newest event (${why}): some aren't in this answer yet.`;
+  }).join(" ");
+}
+
 /** Seconds as "3 min 20 s". */
 export function duration(seconds) {
   if (typeof seconds !== "number") return "–";
