@@ -103,7 +103,10 @@ def metrics(runtime: Runtime) -> str:
     one("lo_archive_bytes", "gauge", "Size of the archive.", now["archive"]["bytes"])
     one("process_resident_memory_bytes", "gauge", "Memory in use.", now["memory"])
     reducers = now["reducers"]
-    for name, text in (("events", "Events that a reducer folded."), ("errors", "Events at which it failed.")):
+    for name, text in (
+        ("events", "Events that a reducer folded, since the start."),
+        ("errors", "Events at which it failed, since the start."),
+    ):
         add(
             f"lo_reducer_{name}_total",
             "counter",

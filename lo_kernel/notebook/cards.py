@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReducerFacts:
-    """One reducer: ``events`` folded, ``errors`` among them, ``behind`` events that wait for it."""
+    """One reducer: ``events`` folded since the start, ``errors`` among them, ``behind`` that wait for it."""
 
     id: str
     context: str
@@ -131,7 +131,8 @@ def observer_text(facts: AppFacts) -> str:
     if not facts.reducers:
         lines.append("  reducers   none yet: declare one with @lo.reducer(...)")
     for number, reducer in enumerate(facts.reducers):
-        said = f"{reducer.id}: {_state(reducer)}, {reducer.events:,} events of {reducer.context}"
+        count = f"{_count(reducer.events, 'event')} of {reducer.context} since the start"
+        said = f"{reducer.id}: {_state(reducer)}, {count}"
         if reducer.errors:
             said += f", {_count(reducer.errors, 'error')}"
         lines.append(f"  {'' if number else 'reducers':<9}  {said}")
@@ -243,7 +244,7 @@ def _reducers(reducers: Sequence[ReducerFacts]) -> str:
         for name, style in [
             ("Reducer", _LEFT),
             ("State", _LEFT),
-            ("Events", _NUMBER),
+            ("Events since the start", _NUMBER),
             ("Errors", _NUMBER),
             ("Hears", _LEFT),
         ]

@@ -41,8 +41,19 @@ class Reducers(Mapping[str, "Registration"]):
         return Job(f"removing {reducer_id!r}", work, self._bridge, on_error=self._runtime.errors.add)
 
     def __repr__(self) -> str:
-        lines = [repr(registration)[1:-1] for registration in self._runtime.registry]
+        lines = [self._line(registration) for registration in self._runtime.registry]
         for row in self._runtime.registry.paused.values():
             if row.id not in self._runtime.registry:
                 lines.append(repr(self._runtime.registry.get(row.id))[1:-1])
         return "\n".join(lines) or "no reducers yet: declare one with @lo.reducer(...)"
+
+    def _line(self, registration: Registration) -> str:
+        """How one is doing: what it folded since the start, and up to which event its states hold all."""
+        if registration.status != "live":
+            return repr(registration)[1:-1]
+        newest, at = self._runtime.archive.last, self._runtime.pipeline.routed - registration.behind
+        where = f"at event {at:,}, the archive's newest is {newest:,}"
+        if at == newest:
+            where = f"at the archive's newest event ({at:,})" if at else "the archive is empty"
+        count = f"{registration.events:,} event{'s'[: registration.events != 1]} since the start"
+        return f"reducer {registration.id!r} of {registration.context}: live, {count}, {where}"
