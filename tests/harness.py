@@ -26,6 +26,8 @@ from waiting import until
 KERNEL = "learning_observer"
 CHROMIUM_ARGS = ("--no-sandbox", "--disable-quic", "--disable-background-networking")
 
+_LOOK = 0.01  # seconds between two looks whether a process is gone
+
 Message = dict[str, Any]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -272,8 +274,13 @@ class RunningKernel:
     def stop(self, *, now: bool = False) -> None:
         """End the process (``now``: a kill, which runs no code in it) and the client; twice is harmless."""
         try:
-            if self.manager.has_kernel:
-                self.manager.shutdown_kernel(now=now)
+            if self.manager.has_kernel and now:
+                self.manager.shutdown_kernel(now=True)
+            elif self.manager.has_kernel:  # what `shutdown_kernel` does, which looks ten times a second
+                self.manager.interrupt_kernel()
+                self.manager.request_shutdown()
+                self.manager.finish_shutdown(pollinterval=_LOOK)
+                self.manager.cleanup_resources()
         finally:
             if client := getattr(self, "client", None):
                 client.stop_channels()
@@ -287,10 +294,31 @@ class RunningKernel:
         return f"--- {self.log} ---\n{text}" if text.strip() else "(the process itself wrote nothing)"
 
     def _ready(self) -> None:
-        try:
-            self.client.wait_for_ready(timeout=self._timeout)
-        except RuntimeError as error:
-            raise AssertionError(f"{error}\n{self.tail()}") from error
+        """Until it answers and its IOPub is heard: `wait_for_ready`, which listens on for 0.2 s."""
+        deadline = time.monotonic() + self._timeout
+        while True:  # an IOPub that wasn't connected yet has said nothing of the first
+            asked = self.client.kernel_info()
+            self._read(
+                self.client.get_shell_msg,
+                lambda message: bool(message["msg_type"] == "kernel_info_reply"),
+                deadline,
+                "the kernel to answer",
+            )
+            if self._heard(asked):
+                return
+
+    def _heard(self, msg_id: str) -> bool:
+        while True:
+            try:
+                message: Message = self.client.get_iopub_msg(timeout=0.05)
+            except Empty:
+                return False
+            if (
+                message["parent_header"].get("msg_id") == msg_id
+                and message["msg_type"] == "status"
+                and message["content"]["execution_state"] == "idle"
+            ):
+                return True
 
     def _read(
         self,
