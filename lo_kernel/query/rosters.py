@@ -109,10 +109,8 @@ class Rosters:
                 self.notebook_names.note(member.user_id, member.profile)
                 ids.add(member.user_id)
         if self._errors is not None:
-            self._errors.forget("roster")
-            if problems:
-                self._errors.add("roster", _in_short(problems), kind="LeftOut")
-            self._strangers = Strangers(path.name, ids, self._errors)
+            self._tell("LeftOut", _in_short(problems) if problems else "")
+            self._strangers = Strangers(path.name, ids, self._errors, self._strangers)
             self._strangers.saw(self._learners)
         self._changed()
 
@@ -133,12 +131,19 @@ class Rosters:
         try:
             await self._read(path)
         except SettingsError as error:
-            if self._errors is not None:
-                for entry in self._errors.of("roster"):
-                    if entry.kind == "NotRead":
-                        self._errors.drop(entry)
-                said = str(error).removeprefix("roster: ")
-                self._errors.add("roster", f"{said}. Until then the roster is as it was", kind="NotRead")
+            said = str(error).removeprefix("roster: ")
+            self._tell("NotRead", f"{said}. Until then the roster is as it was")
+
+    def _tell(self, kind: str, said: str) -> None:
+        """Say what is wrong with the file, once, and take back what isn't any more."""
+        if self._errors is None:
+            return
+        there = self._errors.of("roster")
+        for entry in there:
+            if entry.message != said and (entry.kind == kind or kind == "LeftOut"):  # then the file was read
+                self._errors.drop(entry)
+        if said and all(entry.message != said for entry in there):
+            self._errors.add("roster", said, kind=kind)
 
     def _look_later(self) -> None:
         self._next_look = None

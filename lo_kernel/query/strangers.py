@@ -19,7 +19,9 @@ _STRANGERS: Final = 3
 class Strangers:
     """Compares those who are seen with the roster ``name``, and tells ``errors`` what doesn't fit.
 
-    Each kind of trouble is one entry, whose text is kept true while more learners come.
+    Each kind of trouble is one entry, whose text is kept true while more learners come. ``before`` is the one
+    that this takes the place of, as when the file was read again: what it told isn't told anew, unless
+    somebody else is concerned.
 
     >>> log = ErrorLog()
     >>> Strangers("r.csv", {"tc-ada", "bo"}, log).saw(["tc-ada", "tc-bo"])
@@ -27,7 +29,7 @@ class Strangers:
     'bo' stands in r.csv and wasn't seen, 'tc-bo' was: 'user_id' is the safe id, as lo.query shows it
     """
 
-    def __init__(self, name: str, ids: set[str], errors: ErrorLog) -> None:
+    def __init__(self, name: str, ids: set[str], errors: ErrorLog, before: Strangers | None = None) -> None:
         self._name = name
         self._ids = ids
         self._errors = errors
@@ -35,7 +37,12 @@ class Strangers:
         self._alike: dict[str, str] = {}  # who isn't in the roster: who of it is meant, and wasn't seen
         self._others: dict[str, None] = {}  # who isn't in it, and like nobody of it
         self._entries: dict[str, ErrorEntry] = {}
-        errors.forget(WHO)
+        self._before: dict[str, set[str]] = {}  # until the first look: who was told of, by kind
+        if before is not None and before._name == name:
+            self._entries = before._entries
+            self._before = {kind: before._concerned(kind) for kind in self._entries}
+        else:
+            errors.forget(WHO)
 
     def saw(self, learners: Iterable[str]) -> None:
         """Take note of these safe ids."""
@@ -75,14 +82,22 @@ class Strangers:
             "LookAlike": self._look_alike() if self._alike and not nobody else "",
             "NotInRoster": self._not_in_it() if self._others and self._met else "",
         }
+        before, self._before = self._before, {}
         for kind, message in said.items():
             entry = self._entries.get(kind)
+            if entry is not None and kind in before and not self._concerned(kind) <= before[kind]:
+                self._errors.drop(self._entries.pop(kind))
+                entry = None
             if message and entry is None:
                 self._entries[kind] = self._errors.add(WHO, message, kind=kind)
             elif message and entry is not None:
                 entry.message = message
             elif entry is not None:
                 self._errors.drop(self._entries.pop(kind))
+
+    def _concerned(self, kind: str) -> set[str]:
+        """Whom an entry is about; that nobody was seen is about the roster as a whole."""
+        return {"LookAlike": set(self._alike), "NotInRoster": set(self._others)}.get(kind, set())
 
     def _nobody(self) -> str:
         here, there = next(iter(self._alike.items()), None) or (next(iter(self._others)), min(self._ids))
