@@ -196,7 +196,7 @@ from lo_kernel.kernel.audit.recorder import Recorder
 workspace = Path({str(workspace)!r})
 log = logs.AuditLog(workspace, state=workspace.parent / "state", rotate_bytes=20_000)
 log.open()
-recorder, end, number = Recorder(log), time.monotonic() + 2, 0
+recorder, end, number = Recorder(log), time.monotonic() + 1, 0
 while time.monotonic() < end:
     number += 1
     text = f"x = {{number}} # kid{{number % 20}}."

@@ -32,7 +32,7 @@ REDUCER = """\
 def seen(event, state):
     count = state["count"] + 1
     return {"count": count}, {"count": count}
-await lo.simulate(students=2, seconds=1, speed=20, seed=1)
+await lo.simulate(students=2, seconds=0.25, speed=80, seed=1)
 """
 
 
@@ -229,13 +229,13 @@ def test_output_after_the_end_is_on_record(kernel: RunningKernel) -> None:
 
 
 def test_a_burst_is_seen_whole(kernel: RunningKernel) -> None:
-    """Of twenty thousand messages the record has counted each one."""
+    """Of ten thousand messages the record has counted each one."""
     cell = kernel.send(
         "from IPython.display import publish_display_data\n"
-        "for number in range(20_000): publish_display_data({'application/x-mine': number})"
+        "for number in range(10_000): publish_display_data({'application/x-mine': number})"
     )
     outcome = find(kernel, kind="outcome", request=cell, timeout=40)
-    assert outcome["outputs"]["application/x-mine"][0] == 20_000
+    assert outcome["outputs"]["application/x-mine"][0] == 10_000
 
 
 def test_a_message_that_is_not_the_kernels_is_a_gap(kernel: RunningKernel) -> None:
@@ -324,7 +324,7 @@ def test_a_chart_goes_on_reading_in_its_cells_name(study: RunningKernel) -> None
     cell = study.send("board = lo.dashboard('seen'); board")
     study.collect(cell)
     before = find(study, kind="read", type="query", request=cell)["learners"]
-    study.execute("await lo.simulate(students=5, seconds=1, speed=20, seed=9)")
+    study.execute("await lo.simulate(students=5, seconds=0.25, speed=80, seed=9)")
     assert find(study, kind="read", type="query", request=cell, learners=before + 3)["n"]
     study.execute("board.stop()")
 

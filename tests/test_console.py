@@ -69,12 +69,12 @@ def test_a_console_shows_card_and_chart_as_text(terminal: Open) -> None:
     console.expect(r"In \[2\]:")
     count = "lambda event, state: ({'count': state['count'] + 1},) * 2"
     typed(console, f"r = lo.reducer('seen', null_state={{'count': 0}})({count})", r"In \[3\]:")
-    typed(console, "await lo.simulate(students=3, seconds=1, speed=10, seed=1)", r"In \[4\]:")
+    typed(console, "await lo.simulate(students=3, seconds=0.25, speed=40, seed=1)", r"In \[4\]:")
     table = typed(console, "lo.dashboard('seen')", r"In \[5\]:")
     assert re.search(
         r"3 learners · live, as of [\d:]+ · http://127.*student +count\nsim-0\d +\d+ +█+\n", table, re.DOTALL
     )
-    more = typed(console, "await lo.simulate(students=3, seconds=1, speed=10, seed=2)", r"In \[6\]:")
+    more = typed(console, "await lo.simulate(students=3, seconds=0.25, speed=40, seed=2)", r"In \[6\]:")
     assert "█" not in more
     typed(console, "exit", "Shutting down kernel")
     console.expect(pexpect.EOF)

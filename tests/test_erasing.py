@@ -36,7 +36,7 @@ SETUP = """\
 @lo.reducer("seen", null_state={"count": 0})
 def seen(event, state):
     return {"count": state["count"] + 1}, None
-await lo.simulate(students=2, seconds=1, speed=20, seed=1)
+await lo.simulate(students=2, seconds=0.25, speed=80, seed=1)
 """
 
 

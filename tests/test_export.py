@@ -17,7 +17,7 @@ CELLS = (
     "@lo.reducer('kinds', null_state={'kinds': []})\ndef kind_names(event, state):\n"
     "    state['kinds'] = sorted({*state['kinds'], event['client']['event']})\n    return state, state",
     "chart = lo.dashboard('event_count', title='Counts')",
-    "done = await lo.simulate(students=4, seconds=2, speed=10, seed=7)",
+    "done = await lo.simulate(students=4, seconds=0.5, speed=40, seed=7)",
 )
 
 

@@ -86,7 +86,7 @@ async def test_a_module_goes_in_is_replaced_and_comes_out(settings: Settings, tm
                 acts.append((what, name, details))
 
         runtime.reads = Reads()
-        await simulate_class(runtime.ingest_url, students=2, seconds=1, seed=3, speed=10)
+        await simulate_class(runtime.ingest_url, students=2, seconds=0.25, seed=3, speed=40)
         answer = await send(runtime.url, token, one)
         assert (answer["version"], answer["reducers"]) == ("0.1.0", ["injected_one.counted"])
         first = await counts(runtime)
@@ -143,7 +143,7 @@ async def test_a_restart_has_it_again(settings: Settings, tmp_path: Path) -> Non
 async def test_what_fails_changes_nothing(settings: Settings, tmp_path: Path) -> None:
     """A module that can't be imported, read, or run here is refused whole, and the one before goes on."""
     async with server(settings) as (runtime, token):
-        await simulate_class(runtime.ingest_url, students=1, seconds=0.5, seed=3, speed=10)
+        await simulate_class(runtime.ingest_url, students=1, seconds=0.25, seed=3, speed=20)
         await send(runtime.url, token, project(tmp_path / "1"))
         before = await counts(runtime)
         wrong = {

@@ -111,45 +111,46 @@ def test_first_cell_says_where(start_kernel: StartKernel) -> None:
     assert not kernel.execute("1").bundles[1:]
 
 
-def test_interrupt_of_a_busy_cell_leaves_the_app(kernel: RunningKernel) -> None:
+def test_interrupt_of_a_busy_cell_leaves_the_app(shared_kernel: RunningKernel) -> None:
     """A sync cell is interrupted, and the app goes on."""
-    port = port_of(kernel)
-    msg = kernel.send(BUSY)
-    kernel.next_message(says_on)
-    kernel.interrupt()
-    assert "KeyboardInterrupt" in kernel.collect(msg).error
+    port = port_of(shared_kernel)
+    msg = shared_kernel.send(BUSY)
+    shared_kernel.next_message(says_on)
+    shared_kernel.interrupt()
+    assert "KeyboardInterrupt" in shared_kernel.collect(msg).error
     assert answers(port)
 
 
-def test_interrupt_of_an_async_cell_leaves_the_app(kernel: RunningKernel) -> None:
+def test_interrupt_of_an_async_cell_leaves_the_app(shared_kernel: RunningKernel) -> None:
     """A cell that awaits is cancelled, and the app goes on."""
-    port = port_of(kernel)
-    msg = kernel.send("import asyncio; print('on', flush=True); await asyncio.sleep(30)")
-    kernel.next_message(says_on)
+    port = port_of(shared_kernel)
+    msg = shared_kernel.send("import asyncio; print('on', flush=True); await asyncio.sleep(30)")
+    shared_kernel.next_message(says_on)
     assert answers(port)
-    kernel.interrupt()
-    assert kernel.collect(msg).status == "error"
+    shared_kernel.interrupt()
+    assert shared_kernel.collect(msg).status == "error"
     assert answers(port)
-    assert kernel.execute("1 + 1").value == "2"
+    assert shared_kernel.execute("1 + 1").value == "2"
 
 
-def test_interrupt_of_a_cell_that_awaits_a_job_cancels_it(kernel: RunningKernel) -> None:
+def test_interrupt_of_a_cell_that_awaits_a_job_cancels_it(shared_kernel: RunningKernel) -> None:
     """What the cell waited for ends with it; a job that another cell started goes on."""
-    kernel.execute("other = lo.simulate(students=2)")
-    msg = kernel.send("job = lo.simulate(students=2); print('on', flush=True); await job")
-    kernel.next_message(says_on)
-    kernel.interrupt()
-    assert kernel.collect(msg).status == "error"
+    shared_kernel.execute("other = lo.simulate(students=2)")
+    msg = shared_kernel.send("job = lo.simulate(students=2); print('on', flush=True); await job")
+    shared_kernel.next_message(says_on)
+    shared_kernel.interrupt()
+    assert shared_kernel.collect(msg).status == "error"
     assert (
-        kernel.execute("job.status, other.status, other.cancel()").value == "('cancelled', 'running', True)"
+        shared_kernel.execute("job.status, other.status, other.cancel()").value
+        == "('cancelled', 'running', True)"
     )
 
 
-def test_interrupt_while_idle_is_harmless(kernel: RunningKernel) -> None:
+def test_interrupt_while_idle_is_harmless(shared_kernel: RunningKernel) -> None:
     """The stop button with nothing to stop ends neither the kernel nor the app."""
-    port = port_of(kernel)
-    kernel.interrupt()
-    assert kernel.execute("1 + 1").value == "2"
+    port = port_of(shared_kernel)
+    shared_kernel.interrupt()
+    assert shared_kernel.execute("1 + 1").value == "2"
     assert answers(port)
 
 
@@ -237,14 +238,16 @@ def test_a_busy_cell_loses_no_event(start_kernel: StartKernel, loop: str) -> Non
             connected.set()
             for number in range(300):
                 await ws.send_str(json.dumps(typed(number)))
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.002)
             sent.set()
             await ws.receive()  # until the kernel says goodbye
 
     typing = threading.Thread(target=lambda: asyncio.run(type_on()))
     typing.start()
     assert connected.wait(10)
-    kernel.execute("import time; end = time.time() + 2\nwhile time.time() < end: pass")
+    sending = not sent.is_set()
+    kernel.execute("import time; end = time.time() + 1\nwhile time.time() < end: pass")
+    assert sending
     assert sent.wait(10)
     counted = "states = [await lo.kvs[key] for key in await lo.kvs.keys('Internal')]; print(states)"
     until(lambda: kernel.execute(counted).text == "[{'count': 300}]\n")
@@ -254,10 +257,13 @@ def test_a_busy_cell_loses_no_event(start_kernel: StartKernel, loop: str) -> Non
 
 def test_a_cell_that_held_the_loop_is_told_once(kernel: RunningKernel) -> None:
     """After the first cell that blocked the loop for more than two seconds, the kernel says how to switch."""
-    kernel.execute("import time, asyncio")
-    assert "%lo loop thread" not in shown(kernel.execute("await asyncio.sleep(2.05)").bundles)
-    assert "%lo loop thread" in shown(kernel.execute("time.sleep(2.05)").bundles)
-    assert "%lo loop thread" not in shown(kernel.execute("time.sleep(2.05)").bundles)
+    quick = "import time, asyncio\nfrom lo_kernel.kernel import kernel as its\nits._HELD_TOO_LONG"
+    assert kernel.execute(quick).value == "2.0"
+    kernel.execute("its._HELD_TOO_LONG = 1.0")
+    assert "%lo loop thread" not in shown(kernel.execute("await asyncio.sleep(1.05)").bundles)
+    assert "%lo loop thread" not in shown(kernel.execute("time.sleep(0.05)").bundles)
+    assert "%lo loop thread" in shown(kernel.execute("time.sleep(1.05)").bundles)
+    assert "%lo loop thread" not in shown(kernel.execute("time.sleep(1.05)").bundles)
 
 
 def test_loop_magic_holds_from_the_next_restart(kernel: RunningKernel) -> None:

@@ -28,7 +28,7 @@ COUNTS = """\
 @lo.reducer("seen", null_state={"count": 0})
 def seen(event, state):
     return ({"count": state["count"] + 1},) * 2
-await lo.simulate(students=3, seconds=1, speed=10, seed=1)
+await lo.simulate(students=3, seconds=0.25, speed=40, seed=1)
 rows = await lo.query("seen")
 print(len(rows), "learners,", sum(row["count"] for row in rows) == len(lo.events))
 """

@@ -16,7 +16,7 @@ def seen(event, state):
     count = state["count"] + 1
     return {"count": count}, {"count": count}
 """
-ONE_LEARNER = "await lo.simulate(students=1, seconds=1, speed=20, seed=1); print('done')"
+ONE_LEARNER = "await lo.simulate(students=1, seconds=0.25, speed=80, seed=1); print('done')"
 
 
 class Debugger:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import nbformat
 import pytest
+from harness import isolated_environment
 from waiting import until
 
 if TYPE_CHECKING:
@@ -54,44 +56,78 @@ SENT = 60  # events
 
 @dataclass(frozen=True)
 class Lab:
-    """A JupyterLab server: its address with a slash at the end, its token, and its folder."""
+    """A JupyterLab server: its address with a slash at the end, its token, its folder and environment."""
 
     url: str
     token: str
     folder: Path
+    environment: dict[str, str]
+
+    @property
+    def workspace(self) -> Path:
+        """That of its kernels; not made yet."""
+        return Path(self.environment["LO_KERNEL_WORKSPACE"])
 
     def address(self, path: str) -> str:
         """Where a browser goes."""
         return f"{self.url}{path}?token={self.token}"
 
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """What its REST API answers."""
+        headers = {"Authorization": f"token {self.token}"}
+        request = urllib.request.Request(f"{self.url}api/{path}", method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.loads(answer.read() or b"null")
 
-@pytest.fixture
-def lab(tmp_path: Path, environment: dict[str, str]) -> Iterator[Lab]:
-    """A JupyterLab server with folders of its own, which holds the example."""
+    def clear(self) -> None:
+        """End its kernels and forget what they, the notebooks and the windows left."""
+        for session in self.ask("sessions"):
+            self.ask(f"sessions/{session['id']}", "DELETE")
+        for kernel in self.ask("kernels"):
+            self.ask(f"kernels/{kernel['id']}", "DELETE")
+        names = ("LO_KERNEL_WORKSPACE", "XDG_DATA_HOME", "XDG_STATE_HOME", "IPYTHONDIR")
+        windows = Path(self.environment["JUPYTER_CONFIG_DIR"]) / "lab" / "workspaces"
+        for left in (*(Path(self.environment[name]) for name in names), windows, self.folder):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A JupyterLab server with folders of its own."""
     pytest.importorskip("jupyterlab", reason='JupyterLab is not installed: pip install "lo-kernel[lab]"')
-    folder, runtime = tmp_path / "notebooks", Path(environment["JUPYTER_RUNTIME_DIR"])
+    root = tmp_path_factory.mktemp("lab")
+    environment = isolated_environment(root)
+    folder, runtime = root / "notebooks", Path(environment["JUPYTER_RUNTIME_DIR"])
     folder.mkdir()
-    shutil.copy(EXAMPLE, folder)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--allow-root"]
     options = [f"--ServerApp.root_dir={folder}", "--LabApp.news_url=", "--ServerApp.answer_yes=True"]
-    with (tmp_path / "lab.log").open("wb") as log:
+    with (root / "lab.log").open("wb") as log:
         process = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log)
 
-    def server() -> dict[str, Any] | None:
-        assert process.poll() is None, (tmp_path / "lab.log").read_text()
+    def described() -> dict[str, Any] | None:
+        assert process.poll() is None, (root / "lab.log").read_text()
         for found in runtime.glob("jpserver-*.json"):
             with suppress(ValueError):  # it is being written
-                described: dict[str, Any] = json.loads(found.read_text())
-                return described
+                own: dict[str, Any] = json.loads(found.read_text())
+                return own
         return None
 
     try:
-        running = until(server, timeout=40, what="JupyterLab to start")
+        running = until(described, timeout=40, what="JupyterLab to start")
         assert running is not None
-        yield Lab(running["url"], running["token"], folder)
+        yield Lab(running["url"], running["token"], folder, environment)
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture
+def lab(server: Lab) -> Iterator[Lab]:
+    """JupyterLab as it is at first: no kernel, no workspace, and the example in its folder."""
+    server.folder.mkdir(exist_ok=True)
+    shutil.copy(EXAMPLE, server.folder)
+    yield server
+    server.clear()
 
 
 @pytest.fixture
@@ -274,12 +310,11 @@ def a_learner(url: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("loop", ["kernel", "thread"])
 def test_the_debugger_stops_in_a_cell_and_in_a_reducer(
-    lab: Lab, page: Page, loop: str, tmp_path: Path, environment: dict[str, str]
+    lab: Lab, page: Page, loop: str, tmp_path: Path
 ) -> None:
     """By the buttons of JupyterLab: it stops at the line, shows values, goes on, and no event is lost."""
-    workspace = Path(environment["LO_KERNEL_WORKSPACE"])
-    workspace.mkdir()
-    (workspace / "loop").write_text(loop)  # as `%lo loop` does
+    lab.workspace.mkdir()
+    (lab.workspace / "loop").write_text(loop)  # as `%lo loop` does
     spec = {"name": "learning_observer", "display_name": "Learning Observer", "language": "python"}
     cells = [nbformat.v4.new_code_cell(each) for each in DEBUGGED]  # type: ignore[no-untyped-call]
     book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})  # type: ignore[no-untyped-call]

@@ -291,7 +291,7 @@ def test_a_notebook_shows_made_up_names_until_they_are_revealed(
         "def seen(event, state):\n"
         "    return {'count': state['count'] + 1}, None\n"
     )
-    kernel.execute(reducer + "await lo.simulate(students=2, seconds=1, speed=20, seed=1)")
+    kernel.execute(reducer + "await lo.simulate(students=2, seconds=0.25, speed=80, seed=1)")
     show = (
         "import json; rows = await lo.query('seen')\n"
         "chart = lo.dashboard('seen'); await chart.settled()\n"

@@ -27,7 +27,7 @@ def seen(event, state):
 def everyone(event, state):
     who = sorted({*state["who"], event["client"]["auth"]["safe_user_id"]})
     return {"who": who}, {"who": who}
-await lo.simulate(students=3, seconds=1, speed=20, seed=1)
+await lo.simulate(students=3, seconds=0.25, speed=80, seed=1)
 rows = await lo.query("seen")
 who = rows[0]["student"]
 """
