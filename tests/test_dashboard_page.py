@@ -595,8 +595,8 @@ async def test_the_documentations_pictures(
             "dashboard-dark": {"viewport": {"width": 1300, "height": 1000}, "color_scheme": "dark"},
             "dashboard-phone": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
         }
-        for name, window in kinds.items():
-            async with open_browser() as browser:
+        async with open_browser() as browser:
+            for name, window in kinds.items():
                 page = await (await browser.new_context(**window)).new_page()
                 address = f"{runtime.url}dashboards/overview?token={runtime.security.ticket()}"
                 await page.goto(address)

@@ -62,7 +62,7 @@ def end(kernel: RunningKernel, how: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("count", "how"), [(2_000, "shutdown"), (2_000, "restart"), (2_000, "sigterm"), (20_000, "shutdown")]
+    ("count", "how"), [(2_000, "shutdown"), (2_000, "restart"), (2_000, "sigterm"), (10_000, "shutdown")]
 )
 def test_a_burst_just_before_the_end_is_counted(start_kernel: StartKernel, how: str, count: int) -> None:
     """A kernel that ends right after the reply has the outcome on record; of very much output, or a gap."""

@@ -318,7 +318,7 @@ async def test_it_can_be_used_by_keyboard_and_read_aloud(
     """No barrier in light or dark, before and after a run; the tab key gets to the list and to "Run"."""
     async with page_of(open_browser, classroom, "page_tests.count") as (_, page):
         for scheme in ("light", "dark"):
-            await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            await page.emulate_media(color_scheme=scheme)
             await page.reload()
             await page.wait_for_selector(DRAWN)
             assert await barriers(page) == []
