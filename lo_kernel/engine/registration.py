@@ -172,7 +172,8 @@ class Registration:
                 "run the cell that defines it to go on>"
             )
         progress = f", {self.done:,} of {self.total:,}" if self.status == "catching up" else ""
-        return f"<reducer {self.id!r} of {self.context}: {self.status}{progress}, {self.events:,} events since the start>"
+        count = f"{self.events:,} events since the start"
+        return f"<reducer {self.id!r} of {self.context}: {self.status}{progress}, {count}>"
 
 
 async def _no_code(event: dict[str, Any], state: Any) -> tuple[bool, bool]:
