@@ -67,3 +67,26 @@ async def test_each_new_file_has_its_name_on_disk_before_its_events_count(
     await archive.flush()
     assert synced == ["rejected"]
     archive.close()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_an_event_with_a_carriage_return_is_erased_whole(tmp_path: Path, packed: bool) -> None:
+    """One may stand between the parts of a JSON text, and is no end of a line."""
+    errors = ErrorLog()
+    archive = Archive(tmp_path, errors, segment_bytes=1000)
+    archive.open(writable=True)
+    for user in ("u0", "u1", "u0"):
+        sender: Any = Sender(identify({"user_id": user}), "a")  # type: ignore[arg-type]
+        archive.append(sender, b'{"event":"x",\r "text":"of %b"%b}' % (user.encode(), b" " * 700), 1.5)
+        archive.reject(sender, b'{"text":\r"testcase-u0"', 1.5, "not_json", "expected JSON")
+        await archive.flush()
+    if packed:
+        await archive.keep()
+    assert await archive.erase("tc-testcase-u0", "testcase-u0", 2.0) == (2, 3)
+    texts = [bytes(record.body) for record in archive.read() if record.gone is None]
+    assert len(texts) == 1
+    assert b"of u1" in texts[0]
+    assert not list(errors)
+    for file in (*archive.folder.glob("*.jsonl"), archive.rejected_path):
+        assert b"of u0" not in file.read_bytes()
+    archive.close()

@@ -256,3 +256,12 @@ async def test_arrays_in_a_stream_are_numbered_and_resent_ones_left_out(settings
         ordinals = [record.s for record in runtime.archive.read()]
     assert numbers == [None, *range(150), 150, 152, 154]
     assert ordinals == [*range(1, 152), 152, 154, 156]
+
+
+def test_events_that_came_together_have_nothing_in_common_that_a_state_may_keep() -> None:
+    """A reducer may put an event's ``server`` into its state, and change its state in place."""
+    bodies = [{"event": "x", "source": SOURCE, "n": n} for n in range(4)]
+    log = [event["server"] for event in sender(0).events(bodies, 1.5)]
+    for number, server in enumerate(log):
+        server["number"] = number
+    assert [server["number"] for server in log] == [0, 1, 2, 3]

@@ -377,6 +377,9 @@ def test_a_line_is_like_earlier_ones_only_where_all_but_the_body_is(tmp_path: Pa
         text[:-1] + b"\t" + stamp: False,
         text + b"}\t" + stamp: False,
     }
+    tail = text[text.index(b',"metadata":') :] + b"\t" + stamp
+    for body in (b"}12", b"}null", b"} true", b'}"a"', b'}"a,b"', b"}[1]", b'}{"event":"x"}', b"", b"}"):
+        others[head + body + tail] = False
     for other, good in others.items():
         path = tmp_path / "x.study.log"
         path.write_bytes(b"\n".join([line, line, other, line]) + b"\n")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lo_kernel.engine.events import Identity, Sender
+from lo_kernel.engine.formats.base import LATEST
 from lo_kernel.engine.reducers import declaration_of
 from lo_kernel.engine.registration import Registration
 from lo_kernel.errors import EventError, LOError, ReducerError
@@ -239,7 +240,8 @@ class _Feed:
         if sender is None:
             sender = Sender(self.identity, self.context, server, lock, meta, self.mark)
             self._senders[key] = sender
-        at = float(time) if isinstance(time, int | float) else self.runtime.clock()
+        known = isinstance(time, int | float) and 0 <= time < LATEST
+        at = float(time) if known else self.runtime.clock()
         self.last = await self.runtime.pipeline.accept(sender, body, _encode(body), at, number)
 
     async def folded(self) -> None:

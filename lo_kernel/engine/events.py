@@ -193,7 +193,7 @@ class Sender:
         return {"client": body, "server": server, "metadata": self._metadata}
 
     def events(self, bodies: Sequence[JSON], time: float) -> list[Event]:
-        """:meth:`event` of several bodies that came together; they have their ``server`` in common."""
+        """:meth:`event` of several bodies."""
         if self.lock or False in ["source" in body for body in bodies]:
             return [self.event(body, time) for body in bodies]
         auth, metadata = self._auth, self._metadata
@@ -201,7 +201,7 @@ class Sender:
         server["time"] = time
         for body in bodies:
             body["auth"] = auth
-        return [{"client": body, "server": server, "metadata": metadata} for body in bodies]
+        return [{"client": body, "server": server.copy(), "metadata": metadata} for body in bodies]
 
 
 Arrival = tuple[Sender, JSON, bytes | msgspec.Raw, float, int | None]

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from lo_kernel.engine.archive.index import SegmentIndex, index_of_packed, read_index
-from lo_kernel.engine.archive.lines import CHUNK, decode_line, line_at
+from lo_kernel.engine.archive.lines import CHUNK, decode_line, line_at, whole_lines
 from lo_kernel.engine.archive.segments import Segment, list_segments
 from lo_kernel.errors import ArchiveError
 
@@ -85,7 +85,7 @@ def _count_lines(descriptor: int, known: _Counted) -> None:
 
 def _gone(lines: bytes) -> int:
     gone = 0
-    for line in lines.splitlines():
+    for line in whole_lines(lines):
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
             gone += decode_line(line).gone is not None
     return gone

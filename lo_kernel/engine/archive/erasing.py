@@ -17,7 +17,7 @@ import msgspec
 
 from lo_kernel.engine.archive.cursor import Senders
 from lo_kernel.engine.archive.index import index_path
-from lo_kernel.engine.archive.lines import decode_line, sync_folder
+from lo_kernel.engine.archive.lines import decode_line, sync_folder, whole_lines
 from lo_kernel.engine.archive.sealing import repair_packed
 from lo_kernel.engine.archive.segments import Segment, open_reader, write_whole
 from lo_kernel.errors import ArchiveError
@@ -45,10 +45,10 @@ def erase_from_files(
 def lines_naming(path: Path, names: list[str]) -> list[bytes]:
     """The lines of what was rejected that an erasure of ``names`` takes."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = whole_lines(path.read_bytes())
     except FileNotFoundError:
         return []
-    return [line for line in lines if any(_names(line, name) for name in names if name)]
+    return [line.removesuffix(b"\n") for line in lines if any(_names(line, name) for name in names if name)]
 
 
 def erase_from_damaged(
@@ -109,7 +109,7 @@ def _erased_lines(
     """Lines without what is a learner's, also those that can't be read and name them; how many those were."""
     kept: list[bytes] = []
     gone = 0
-    for line in lines.splitlines(keepends=True):
+    for line in whole_lines(lines):
         erased = _tombstone(line, student, senders, time)
         if erased is None and _record_of(line) is None and any(_names(line, name) for name in names):
             erased = _UNREADABLE
@@ -125,7 +125,7 @@ def _erase_lines_aside(
     erased, gone = _erased_lines(lines, student, names, senders, time)
     if gone:
         write_whole(path, erased)
-    bad = sum(_record_of(line) is None and line != _UNREADABLE for line in erased.splitlines(keepends=True))
+    bad = sum(_record_of(line) is None and line != _UNREADABLE for line in whole_lines(erased))
     return gone, f"{bad} of its lines" if bad else ""
 
 
@@ -183,7 +183,7 @@ def _number(value: float) -> bytes:
 
 def _erase_lines(path: Path, wanted: Callable[[bytes], bool]) -> int:
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = whole_lines(path.read_bytes())
     except FileNotFoundError:
         return 0
     kept = [line for line in lines if not wanted(line)]

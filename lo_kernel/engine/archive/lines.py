@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ __all__ = [
     "rejection_line",
     "seek_number",
     "sync_folder",
+    "whole_lines",
 ]
 
 CHUNK: Final = 256 << 10
@@ -114,6 +116,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def whole_lines(data: bytes) -> list[bytes]:
+    r"""Lines, each with its line break. ``splitlines`` would cut at a carriage return in an event, too.
+
+    >>> whole_lines(b'{"a":\r1}\n{}')
+    [b'{"a":\r1}\n', b'{}']
+    """
+    return BytesIO(data).readlines()
 
 
 class LineFile:

@@ -111,7 +111,9 @@ class StudyLog(Format):
                         break
                 else:
                     break
-                raw = raw.replace(b",", b"{", 1)  # the one behind `auth`
+                if raw[0] != _COMMA:
+                    break
+                raw = b"{" + raw[1:]
                 body = _decode(raw)
                 moment, _, stamp = ends.partition(b"}}\t")
                 its = _decode_time(moment)
@@ -131,8 +133,9 @@ class StudyLog(Format):
         time, sender, _, raw = parsed
         head = _HEAD.match(text)
         at, time_at = text.rfind(b',"metadata":'), text.rfind(b'"time":') + 7
-        if head is None or not 0 < at < time_at:
-            return
+        server_at = text.rfind(b',"server":{')
+        if head is None or not 0 < at < server_at < time_at or b"}" in text[server_at:time_at]:
+            return  # the time may be another's
         try:
             plain = text[:at] == head[0] + raw[1:] and float(text[time_at:-2]) == time
         except ValueError:

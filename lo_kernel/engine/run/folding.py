@@ -191,7 +191,10 @@ class Folding:
                     entry.external = MISSING
         entry.base = text
         entry.since = None
-        entry.most = min(_MOST, LEAST + len(text) // _WORTH)
+        size = len(text)
+        if external is not entry.state and type(entry.external) is bytes:
+            size += len(entry.external)
+        entry.most = min(_MOST, LEAST + size // _WORTH)
         return True
 
     # -- what takes longer ---------------------------------------------------------------------
