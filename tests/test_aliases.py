@@ -171,7 +171,7 @@ async def test_a_file_goes_through_a_reducer(settings: Settings, tmp_path: Path)
     log = tmp_path / "a.study.log"
     log.write_text(f"{line}\t2024-01-01T00:00:00.5\n" * 3)
     (tmp_path / "b.study.log.gz").write_bytes(gzip.compress(log.read_bytes()))
-    (tmp_path / "plain.log").write_text('{}\n{"event": "b", "text": "a\\tb"}\n')
+    (tmp_path / "plain.log").write_bytes(b'{}\n{"event":\r"b", "text": "a\\tb"}\r\n')
     async with running_app(settings) as runtime:
         counter = names(COUNTER)["counter"]
         offline = importlib.import_module("learning_observer.offline")

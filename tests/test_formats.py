@@ -219,6 +219,28 @@ def test_archive_lines_are_read(tmp_path: Path) -> None:
     assert good[0][1]["server"] == {"time": 2.5, "ip": "1"}
 
 
+def test_times_deeper_in_server_tell_senders_apart(tmp_path: Path) -> None:
+    """What a server says about where an event came from stays with it; only its own time is the event's."""
+    path = tmp_path / "a.study.log"
+    wheres = [
+        {"a": {"time": 1}, "time": 5.5},
+        {"a": {"time": 2}, "time": 5.5},
+        {"time": 6.5, "a": {"time": 2}},
+        {"a": {"time": 3}},
+        {"a": {"time": 4}},
+    ]
+    path.write_text(
+        "".join(
+            json.dumps({"client": {"auth": {"safe_user_id": "x"}}, "metadata": {}, "server": where})
+            + "\t2020-01-01T00:00:00\n"
+            for where in wheres
+        )
+    )
+    good, bad = read(path)
+    assert bad == []
+    assert [event["server"] for _, event in good] == [{"time": 1577836800.0, **where} for where in wheres]
+
+
 def statement(number: int, **more: Any) -> dict[str, Any]:
     """An xAPI statement."""
     return {

@@ -231,12 +231,14 @@ async def test_one_is_written_with_the_notebooks_token(
             text = await page.input_value("#dag")
             await page.fill("#dag", text.replace('"mean"', '"nope"', 1).replace("mean", "nope"))
             await page.click("text=Check and draw")
-            await state(page, "error")
+            await page.wait_for_selector("#wrong:not(:empty)")
+            assert await page.get_attribute("body", "data-state") == "error"
             assert "there is no published function 'nope'" in await page.inner_text("#wrong")
             assert "field 'function_name'" in await page.inner_text("#wrong")
             await page.fill("#dag", text.replace('"function_name": "mean"', '"function_name": "max"'))
             await page.click("text=Check and draw")
             await page.wait_for_selector(DRAWN)
+            assert await page.get_attribute("body", "data-state") == "ready"
             await page.select_option("#export", "mean")
             await page.click("#run")
             await rows(page, [["2"]])

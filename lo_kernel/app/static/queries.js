@@ -248,10 +248,12 @@ async function check(asked) {
     get("built").hidden = true;
     area.setAttribute("aria-invalid", "true");
     wrong(found.error);
+    tell();
     if (asked) area.focus();
     return false;
   }
   wrong("");
+  tell();
   area.removeAttribute("aria-invalid");
   const before = state.own?.export;
   state.own = { text: given, dag: found.drawing.dag, exports: found.exports, export: "" };
