@@ -11,6 +11,7 @@ from aiohttp import WSCloseCode, web
 from lo_kernel.app import health, ingest, pages, protocol
 from lo_kernel.app.behalf import on_behalf
 from lo_kernel.app.ingest import SOCKETS
+from lo_kernel.app.security import takes
 from lo_kernel.compat.finder import Aliases
 from lo_kernel.modules import routes as module_routes
 from lo_kernel.modules.served import Served
@@ -23,6 +24,7 @@ RUNTIME = web.AppKey("lo_runtime", Runtime)
 _ALIASES = web.AppKey("lo_aliases", list[Aliases])
 _FINISHING = web.AppKey("lo_finishing", list[asyncio.Task[None]])
 _SERVED = web.AppKey("lo_served", Served)
+_NO_MODULES = "this server takes no modules: it was not started with --allow-inject"
 
 
 def create_app(runtime: Runtime) -> web.Application:
@@ -49,7 +51,7 @@ def create_app(runtime: Runtime) -> web.Application:
         from lo_kernel.app import inject
 
         injector = inject.Injector(runtime)
-        app.add_routes(inject.routes(runtime, injector))
+        app.add_routes(inject.routes(injector))
 
         async def start_injector(app: web.Application) -> None:
             await injector.start()
@@ -59,10 +61,17 @@ def create_app(runtime: Runtime) -> web.Application:
 
         app.on_startup.append(start_injector)
         app.on_cleanup.append(stop_injector)
+    else:
+        app.add_routes([web.post("/inject/{name}", _takes_none), web.delete("/inject/{name}", _takes_none)])
     app.add_routes(module_routes.routes(runtime, served))  # last: one of them takes what is left
     app.on_shutdown.append(_close_sockets)
     app.on_cleanup.append(_stop)
     return app
+
+
+@takes(needs=_NO_MODULES)
+async def _takes_none(_: web.Request) -> web.Response:
+    return web.json_response({"error": _NO_MODULES}, status=403)
 
 
 async def _start(app: web.Application) -> None:

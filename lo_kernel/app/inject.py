@@ -296,12 +296,10 @@ def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.partition("+")[0].split(".") if part.isdecimal()]
 
 
-def routes(runtime: Runtime, injector: Injector) -> list[web.RouteDef]:
+def routes(injector: Injector) -> list[web.RouteDef]:
     """``POST /inject/<name>`` with a package, ``DELETE`` to roll it back."""
 
     def refusal(request: web.Request) -> web.Response | None:
-        if not runtime.settings.allow_inject:
-            return _no(403, "this server takes no modules: it was not started with --allow-inject")
         access = request[ACCESS]
         if access.kind != "inject":
             return _no(403, f"a token of the kind {access.kind!r} is not good for this: {_NEEDS}")
