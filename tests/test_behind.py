@@ -14,8 +14,8 @@ from waiting import auntil
 from lo_kernel.engine.events import Sender, identify
 from lo_kernel.engine.reducers import student_event_reducer
 from lo_kernel.query.behind import Behind
-from lo_kernel.query.live import Subscription
 from lo_kernel.query.rows import Rows
+from lo_kernel.query.subscription import Subscription
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 

@@ -222,7 +222,7 @@ def test_archive_lines_are_read(tmp_path: Path) -> None:
 def test_times_deeper_in_server_tell_senders_apart(tmp_path: Path) -> None:
     """What a server says about where an event came from stays with it; only its own time is the event's."""
     path = tmp_path / "a.study.log"
-    wheres = [
+    wheres: list[dict[str, Any]] = [
         {"a": {"time": 1}, "time": 5.5},
         {"a": {"time": 2}, "time": 5.5},
         {"time": 6.5, "a": {"time": 2}},

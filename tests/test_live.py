@@ -18,8 +18,9 @@ from waiting import auntil
 from lo_kernel.engine.keys import EventField, KeyField, Scope
 from lo_kernel.errors import QueryError
 from lo_kernel.query.language import PROVENANCE_STUDENT, q
-from lo_kernel.query.live import QUEUE_UPDATES, Subscription
+from lo_kernel.query.live import QUEUE_UPDATES
 from lo_kernel.query.rows import Rows
+from lo_kernel.query.subscription import Subscription
 from lo_kernel.query.updates import Update
 
 LEARNERS = 4

@@ -11,12 +11,12 @@ import pytest
 from query_parts import Parts, Reducer
 
 from lo_kernel.errors import QueryError
-from lo_kernel.query import live
+from lo_kernel.query import shared
 from lo_kernel.query.behind import Behind
 from lo_kernel.query.language import q
-from lo_kernel.query.live import Subscription
 from lo_kernel.query.rows import Rows
 from lo_kernel.query.steps import WHOLE
+from lo_kernel.query.subscription import Subscription
 from lo_kernel.query.updates import FRAME_BYTES, Board, RowChange
 
 ALL = [{"student": "tc-u0", "count": 0}, {"student": "tc-u1", "count": 0}]
@@ -25,7 +25,7 @@ ALL = [{"student": "tc-u0", "count": 0}, {"student": "tc-u1", "count": 0}]
 @pytest.fixture(autouse=True)
 def _try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed is read again soon."""
-    monkeypatch.setattr(live, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(shared, "_RETRY_SECONDS", 0.01)
 
 
 def counting() -> Parts:

@@ -8,7 +8,7 @@ from typing import Any
 
 from query_parts import Parts, Reducer
 
-from lo_kernel.query.live import Subscription
+from lo_kernel.query.subscription import Subscription
 
 
 def counting() -> Parts:

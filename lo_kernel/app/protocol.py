@@ -24,10 +24,11 @@ from lo_kernel.errors import LOError, QueryError
 
 if TYPE_CHECKING:
     from lo_kernel.query.executor import Running
-    from lo_kernel.query.live import LiveQueries, Subscription
+    from lo_kernel.query.live import LiveQueries
     from lo_kernel.query.naming import Naming
     from lo_kernel.query.ports import JSON
     from lo_kernel.query.rosters import Rosters
+    from lo_kernel.query.subscription import Subscription
 
 __all__ = ["QueryConnection", "routes"]
 
