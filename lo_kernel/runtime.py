@@ -8,6 +8,7 @@ for: a kernel that starts need not wait for them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import time
@@ -26,7 +27,7 @@ from lo_kernel.engine.made_up import MadeUpNames
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.registry import Registration, Registry
-from lo_kernel.engine.store import open_store
+from lo_kernel.engine.store import Store, open_store
 from lo_kernel.errors import LOError, NotOwnerError, SettingsError, StoreAwayError
 from lo_kernel.modules.listing import Modules
 from lo_kernel.settings import Settings, http_address
@@ -134,6 +135,7 @@ class Runtime:
         self.meter = Meter(lambda: self.pipeline.accepted)
         self.registry.on_restored.append(self._restored)
         self._follower: Follower | None = None
+        self._owning = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None  # for a store that did not answer at the start
         self.erasing = asyncio.Lock()  # one learner after another
 
@@ -334,12 +336,16 @@ class Runtime:
             except BaseException:
                 await store.close()
                 raise
+        self._make_paused_known()
+        self.pipeline.wake()
+
+    def _make_paused_known(self) -> None:
+        """Have queries find the reducers that the store knows of, and that nobody registered here yet."""
         if self._asking is not None:
             for reducer_id in self.registry.paused:
                 if reducer_id not in self.registry:
                     paused = self.registry.get(reducer_id)
                     self._asking.catalog.add_reducer(paused, paused.module)
-        self.pipeline.wake()
 
     @property
     def takes_events(self) -> bool:
@@ -350,35 +356,54 @@ class Runtime:
         """Take over the workspace that this process follows, once its owner has ended.
 
         Events come in here from then on; reducers go on with what they have. Gives whether this process
-        owns it now; raises :class:`NotOwnerError` where another one does.
+        owns it now; raises :class:`NotOwnerError` where another one does. Where store or archive can't be
+        taken over, it follows on, and can try again.
         """
-        follower = self._follower
-        if follower is None:
-            return self.workspace.owner
-        if not self.workspace.own():
-            owner = self.workspace.find_owner()
-            who = f"process {owner.pid}, which answers at {owner.url}" if owner else "another process"
-            raise NotOwnerError(f"the workspace {self.workspace.path} belongs to {who}: end that one first")
-        store = open_store(self.settings.store, str(self.workspace.path), self.errors)
-        try:
-            await store.open()
-            position = max((row.position for row in await store.rows()), default=0)
-        except BaseException:
-            self.workspace.disown()
-            raise
+        async with self._owning:
+            follower = self._follower
+            if follower is None:
+                return self.workspace.owner
+            if not self.workspace.own():
+                owner = self.workspace.find_owner()
+                who = f"process {owner.pid}, which answers at {owner.url}" if owner else "another process"
+                raise NotOwnerError(
+                    f"the workspace {self.workspace.path} belongs to {who}: end that one first"
+                )
+            store = open_store(self.settings.store, str(self.workspace.path), self.errors)
+            try:
+                await self._take_over(follower, store)
+            except BaseException:
+                await self._follow_on(follower, store)
+                raise
+            self._follower = None
+            self._make_paused_known()
+            self.workspace.announce(self.url, self.port, self.ingest_url)
+            self.errors.forget("workspace")
+            self.pipeline.wake()
+            return True
+
+    async def _take_over(self, follower: Follower, store: Store) -> None:
+        await store.open()
+        position = max((row.position for row in await store.rows()), default=0)
         await follower.finish()
         async with self.pipeline.committing:
             self.archive.open(writable=True)
             self.archive.at_least(position)
             await copy_plain(self.store, store)
-            self.store = self.pipeline.store = store
             await take_stock(self.pipeline, store)
             await self.registry.move(store)
-        self._follower = None
-        self.workspace.announce(self.url, self.port, self.ingest_url)
-        self.errors.forget("workspace")
-        self.pipeline.wake()
-        return True
+            self.store = self.pipeline.store = store
+
+    async def _follow_on(self, follower: Follower, store: Store) -> None:
+        """Go back to following: what was to be taken over couldn't be."""
+        await follower.stop()
+        await store.close()
+        self.archive.close()
+        self.workspace.disown()
+        with contextlib.suppress(OSError, LOError):
+            self.archive.open(writable=False)
+            await take_stock(self.pipeline, self.store)
+        follower.start()
 
     async def stop(self) -> None:
         """Commit what is left, close everything, let go of the workspace."""

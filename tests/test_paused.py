@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from apps import running_app
 from waiting import auntil
 
 from lo_kernel.engine.reducers import student_event_reducer
-from lo_kernel.errors import UnknownReducerError
+from lo_kernel.errors import UnknownQueryError, UnknownReducerError
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
@@ -50,6 +51,21 @@ async def test_a_paused_reducer_answers_with_the_states_it_left(workspace: Path)
         await runtime.add_reducer("count", count, module="another-module").ready()
         assert await _rows(runtime) == [{"student": "tc-testcase-u0", "count": 5}]
         assert runtime.registry.get("count").status == "live"
+
+
+async def test_the_owners_reducers_answer_in_who_takes_over(workspace: Path) -> None:
+    """A follower that never had their code finds the stored states when it takes the workspace over."""
+    settings = Settings(workspace=str(workspace), port=0)
+    first = AsyncExitStack()
+    runtime = await first.enter_async_context(running_app(settings))
+    async with running_app(settings) as follower:
+        with pytest.raises(UnknownQueryError):
+            await _rows(follower)
+        await runtime.add_reducer("count", count, module="my-module").ready()
+        await _send(runtime, 3)
+        await first.aclose()
+        assert await follower.own()
+        assert await _rows(follower) == [{"student": "tc-testcase-u0", "count": 3}]
 
 
 async def test_a_removed_reducer_is_not_paused(workspace: Path) -> None:

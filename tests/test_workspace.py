@@ -19,7 +19,7 @@ import pytest
 from ingest_parts import connect, count, expect, hear, key_of, running, say, state_of, typed, who
 from waiting import auntil, until
 
-from lo_kernel.errors import NotOwnerError, StoreError, WorkspaceError
+from lo_kernel.errors import ArchiveError, NotOwnerError, StoreError, WorkspaceError
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 from lo_kernel.workspace import Owner, Workspace
@@ -213,6 +213,39 @@ async def test_a_follower_takes_over_when_the_owner_has_ended(
         await again.add_reducer("count", count, module="tests").ready()
         await expect(again, key_of("u0"), {"n": 3})
         assert again.archive.last == 5
+
+
+async def test_a_takeover_that_fails_leaves_a_follower_that_can_try_again(settings: Settings) -> None:
+    """It goes on answering and following; once what was in the way is gone, all goes on where it was."""
+    settings = replace(settings, store="sqlite")
+    first = AsyncExitStack()
+    owner = await first.enter_async_context(running(settings))
+    async with running(settings) as follower:
+        await follower.add_reducer("count", count, module="tests").ready()
+        async with connect(owner.ingest_url) as ws:
+            await say(ws, who("u0"), typed(), typed())
+            await expect(follower, key_of("u0"), {"n": 2})
+        await first.aclose()
+        rejected = follower.workspace.path / "rejected"
+        rejected.rename(rejected.with_name("elsewhere"))
+        rejected.write_text("in the way")
+        for _ in range(2):
+            with pytest.raises(ArchiveError, match="rejected has to be a folder"):
+                await follower.own()
+            assert not follower.takes_events
+            assert not follower.workspace.owner
+        assert await state_of(follower, key_of("u0")) == {"n": 2}
+        rejected.unlink()
+        async with running(settings) as second:  # nobody holds it
+            assert second.workspace.owner
+            async with connect(second.ingest_url) as ws:
+                await say(ws, who("u0"), typed())
+                await expect(follower, key_of("u0"), {"n": 3})
+        assert await asyncio.gather(follower.own(), follower.own()) == [True, True]
+        async with connect(follower.ingest_url) as ws:
+            await say(ws, who("u0"), typed())
+            await expect(follower, key_of("u0"), {"n": 4})
+        assert follower.learners["tc-testcase-u0"].events == 7
 
 
 async def test_events_during_a_takeover_are_counted_once(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
 from lo_kernel.engine.codehash import code_hash
@@ -62,7 +62,10 @@ class Registry(Registered):
         ``end`` is where the archive ended at the start, if numbers were given since: what the store has of
         events behind it is not of those.
         """
-        rows = [row for row in await self.store.rows() if not row.id.startswith(_SYSTEM)]
+        self._take_up(await self.store.rows(), await self.store.generations(), end)
+
+    def _take_up(self, rows: Iterable[ReducerRow], generations: Collection[int], end: int | None) -> None:
+        rows = [row for row in rows if not row.id.startswith(_SYSTEM)]
         if end is not None:
             for row in rows:
                 row.position = min(row.position, end)
@@ -70,7 +73,6 @@ class Registry(Registered):
         self._stored = {row.id: row for row in rows}
         self.paused = dict(self._stored)
         named = {row.generation for row in rows}
-        generations = await self.store.generations()
         self._generation = max([*generations, *named, PLAIN])
         left = [generation for generation in generations if generation > PLAIN and generation not in named]
         if left:
@@ -428,14 +430,16 @@ class Registry(Registered):
     async def move(self, store: Store) -> None:
         """Go over to another store, as when this process takes over a workspace.
 
-        What it knows is taken up; reducers go on answering with what they have until they stand there.
+        What it knows is taken up; reducers go on answering with what they have until they stand there. Where
+        it can't be asked, all stays as it was.
         """
+        rows, generations = await store.rows(), await store.generations()
         self.pipeline.leave_out([r.run for r in self._registrations.values() if r.run is not None])
         for registration in self._registrations.values():
             if registration._task is not None and not registration._task.done():
                 registration._task.cancel()
         self.store = store
-        await self.load()
+        self._take_up(rows, generations, None)
         for registration in list(self._registrations.values()):
             if registration.status in ("waiting", "catching up", "live", "cancelled"):
                 self._begin(registration, "restream", None)
