@@ -229,8 +229,7 @@ class SqliteStore:
         self._copy_log()
 
     async def _write(self, connection: sqlite3.Connection, commits: Sequence[Commit]) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             written = 0
             for commit in commits:
                 for text, alone in _parts(commit.states):
@@ -246,24 +245,17 @@ class SqliteStore:
                         "INSERT OR REPLACE INTO reducer (id, row) VALUES (?, ?)",
                         (commit.row.id, msgspec.json.encode(commit.row).decode()),
                     )
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
 
     async def remove(self, generation: int, keys: Sequence[str] | None = None) -> None:
         """See :class:`~lo_kernel.engine.store.Store`; a whole generation goes in slices."""
         if keys is not None:
             for start in range(0, len(keys), 500):
                 async with self._writing:
-                    with self._used(self._writer, "deleting states") as connection:
-                        connection.execute("BEGIN IMMEDIATE")
+                    with self._used(self._writer, "deleting states") as connection, _transaction(connection):
                         for key in keys[start : start + 500]:
                             connection.execute(
                                 "DELETE FROM state WHERE generation = ? AND key = ?", (generation, key)
                             )
-                        connection.execute("COMMIT")
                 await asyncio.sleep(0)
             return
         gone = 500
@@ -312,6 +304,19 @@ class SqliteStore:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         finally:
             connection.close()
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is written inside or, after an error of any kind, nothing; the connection is free again."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _parts(states: Any) -> Iterator[tuple[str | None, list[tuple[str, str]]]]:
