@@ -157,8 +157,7 @@ def rosters(field: Field) -> dict[str, Any]:
 
     async def courseroster(request: Any = None, course_id: Any = None) -> list[Any]:
         """The learners of a course."""
-        course = None if course_id is None else str(course_id)
-        return await field.bridge.run(field.runtime.rosters.roster(course))
+        return await field.bridge.run(_roster(field, None if course_id is None else str(course_id)))
 
     def init() -> None:
         """Do nothing: rosters are there."""
@@ -214,6 +213,13 @@ async def _answers(
     found = await executor.run(query, targets, parameters, provenance=True)
     dag, _ = field.runtime.catalog.resolve(query, targets)
     return {dag.export(name).returns: _rows(value) for name, value in found.items()}
+
+
+async def _roster(field: Field, course: str | None) -> list[Any]:
+    """The learners of a course; it goes on record, as it does where a page asks for them."""
+    rows = await field.runtime.rosters.roster(course)
+    field.runtime.reads.record("roster", "the roster of a course", [str(row["user_id"]) for row in rows])
+    return rows
 
 
 def _rows(value: Any) -> Answer:

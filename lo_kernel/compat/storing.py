@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lo_kernel.engine.keys import learners_of, reading_of
 from lo_kernel.engine.store import PLAIN
-from lo_kernel.errors import LOError
+from lo_kernel.errors import LOError, NotOwnerError
+from lo_kernel.query.values import check_json
 
 if TYPE_CHECKING:
     from lo_kernel.compat.field import Field
@@ -31,7 +32,7 @@ class FieldStore:
         self._field = field
 
     def __getitem__(self, key: str) -> Awaitable[Any]:
-        return self._field.bridge.run(self._get([key], one=True))
+        return self._field.bridge.run(self._get([_text(key)], one=True))
 
     async def _get(self, keys: Sequence[str], *, one: bool = False) -> Any:
         runtime = self._field.runtime
@@ -42,7 +43,7 @@ class FieldStore:
 
     async def multiget(self, keys: Sequence[str]) -> list[Any]:
         """Several values, in the order asked for."""
-        values: list[Any] = await self._field.bridge.run(self._get(keys))
+        values: list[Any] = await self._field.bridge.run(self._get([_text(key) for key in keys]))
         return values
 
     async def keys(self) -> list[str]:
@@ -58,17 +59,22 @@ class FieldStore:
 
     async def set(self, key: str, value: Any) -> None:
         """Store a JSON value under a key of one's own."""
-        await self._field.bridge.run(self._field.runtime.set_value(key, value))
+        await self._field.bridge.run(self._field.runtime.set_value(_text(key), value))
 
     async def remove(self, key: str) -> None:
-        """Take a key of one's own away."""
-        owner = self._field.runtime.registry.owner_of(key)
+        """Take a key of one's own away, in the process that owns the workspace."""
+        owner = self._field.runtime.registry.owner_of(_text(key))
         if owner is not None:
             raise LOError(
                 f"the key {key!r} belongs to the reducer {owner!r}: await lo.reducers.remove({owner!r}) "
                 "takes it out with all its states"
             )
-        await self._field.bridge.run(self._remove([key]))
+        await self._field.bridge.run(self._remove_one(key))
+
+    async def _remove_one(self, key: str) -> None:
+        self._check_owner(f"can't remove {key!r}: remove it")
+        await self._remove([key])
+        self._field.runtime.reads.act("value removed", learners=learners_of([key]), texts={"key": key})
 
     async def _remove(self, keys: Sequence[str]) -> None:
         runtime = self._field.runtime
@@ -77,17 +83,32 @@ class FieldStore:
         await runtime.store.remove(PLAIN, list(keys))
 
     async def clear(self) -> None:
-        """Begin anew: keys of one's own go, and all reducers start with no states; events stay archived."""
+        """Begin anew: keys of one's own go, and all reducers start with no states; events stay archived.
+
+        In the process that owns the workspace.
+        """
         await self._field.bridge.run(self._clear())
 
     async def _clear(self) -> None:
         runtime = self._field.runtime
+        self._check_owner("can't clear its store: clear it")
         for registration in runtime.registry.all():
             described = self._field.described(registration)
             await runtime.remove_reducer(registration.id)
             await self._field.add(described, migrate="drop").ready()
         owned = runtime.registry.owner_of
-        await self._remove([key for key in await runtime.registry.keys() if owned(key) is None])
+        keys = [key for key in await runtime.registry.keys() if owned(key) is None]
+        await self._remove(keys)
+        runtime.reads.act("store cleared", learners=learners_of(keys), texts={"key": keys})
+
+    def _check_owner(self, what: str) -> None:
+        """A process that follows has a store of its own: what is taken out there, the owner still has."""
+        runtime = self._field.runtime
+        if runtime.started is not None and not runtime.takes_events:
+            raise NotOwnerError(
+                f"this process follows the workspace, and {what} in the one that owns the workspace, or take "
+                "it over with await lo.own() once that one has ended"
+            )
 
     async def dump(self, filename: str | None = None) -> dict[str, Any]:
         """Everything as one JSON object, which is written to ``filename`` as well, where one is given."""
@@ -104,6 +125,14 @@ class FieldStore:
         for key, value in json.loads(text).items():
             if not key.startswith(("Internal,", "External,")):
                 await self.set(key, value)
+
+
+def _text(key: str) -> str:
+    """A key as it is, where a store can hold it."""
+    if not isinstance(key, str):
+        raise LOError(f"a key is a text such as 'Internal,my_module.count,STUDENT:tc-u0', got {key!r}")
+    check_json(key, "a key of the store")
+    return key
 
 
 class _Stores:
