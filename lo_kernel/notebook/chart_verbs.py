@@ -95,7 +95,7 @@ class ChartVerbs(Verbs):
         """The dashboards there are, with links to their pages."""
         from lo_kernel.notebook.dashboards_view import DashboardList
 
-        return DashboardList(self._runtime)
+        return DashboardList(self._runtime, self._bridge)
 
     def _shown(self, board: Dashboard, embed: str | None) -> LiveDisplay | DashboardPage:
         from lo_kernel.notebook.dashboards_view import DashboardPage, live_chart

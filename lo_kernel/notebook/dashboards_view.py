@@ -14,6 +14,7 @@ from lo_kernel.app.security import EMBED
 from lo_kernel.notebook.sources import PanelSources, QuerySource
 
 if TYPE_CHECKING:
+    from lo_kernel.bridge import LoopBridge
     from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
     from lo_kernel.runtime import Runtime
 
@@ -87,8 +88,9 @@ class DashboardPage:
 class DashboardList:
     """The dashboards there are: ``lo.dashboards["my-class"]``, ``len``, iteration over ids."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, bridge: LoopBridge) -> None:
         self._runtime = runtime
+        self._bridge = bridge
 
     def __getitem__(self, dashboard_id: str) -> Dashboard:
         return self._runtime.dashboards[dashboard_id]
@@ -108,7 +110,7 @@ class DashboardList:
 
     def remove(self, dashboard_id: str) -> None:
         """Take one away; a page that shows it says so when it is loaded again."""
-        self._runtime.dashboards.remove(dashboard_id)
+        self._bridge.call(lambda: self._runtime.dashboards.remove(dashboard_id))
 
     def __repr__(self) -> str:
         return repr(self._runtime.dashboards)

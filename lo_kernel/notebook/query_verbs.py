@@ -45,7 +45,7 @@ class QueryVerbs(Verbs):
 
         JupyterLab shows it drawn, a console as text.
         """
-        return self._runtime.executor.explain(query)
+        return self._bridge.call(lambda: self._runtime.executor.explain(query))
 
     @property
     def q(self) -> Any:
@@ -72,7 +72,9 @@ class QueryVerbs(Verbs):
 
     def publish(self, name: str) -> Callable[[Any], Any]:
         """Make a function usable in queries: ``@lo.publish("my_module.longest")``."""
-        return self._runtime.functions.publish(name)
+        functions, bridge = self._runtime.functions, self._bridge
+        # a warning is the cell's, and so is a mistake; open queries run the function on the app's loop
+        return functions.publish(name, touch=lambda named: bridge.call(lambda: functions.touch(named)))
 
     def watch(self, query: Any, **parameters: Any) -> AsyncIterator[Any]:
         """What changes in a query's answer: ``async for rows in lo.watch("event_count"): ...``.

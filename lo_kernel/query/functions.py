@@ -104,13 +104,15 @@ class Functions:
         description: str | None = None,
         columns: Sequence[str] | None = None,
         mark: bool = True,
+        touch: Callable[[str], object] | None = None,
     ) -> Callable[[F], F]:
         """Publish a function under ``name``; publishing again replaces it, in open queries too.
 
         The function takes and gives JSON values. An async one may do I/O; a plain one runs on the app's loop,
         unless a ``map`` with ``parallel`` puts it on threads. A parameter named ``runtime`` gets a
         :class:`FunctionContext`. ``mark`` lets :meth:`q.map <lo_kernel.query.language.Q.map>` know the
-        function by itself; with it, one in the place of a built-in function is warned of.
+        function by itself; with it, one in the place of a built-in function is warned of. Whoever isn't on
+        the app's loop gives a ``touch`` that calls this one's there.
         """
         if not isinstance(name, str) or not name:
             raise QueryError(f"publish: expected a name, as in @lo.publish('my_function'), got {name!r}")
@@ -133,7 +135,7 @@ class Functions:
                 function.__lo_name__ = name  # type: ignore[attr-defined]  # what q.map reads
             else:
                 self._given.add(name)
-            self.touch(name)
+            (touch or self.touch)(name)
             return function
 
         return decorator
