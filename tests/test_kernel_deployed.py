@@ -11,6 +11,8 @@ from conftest import StartKernel
 from deployed_stand_in import write_stand_in
 from harness import RunningKernel
 
+from lo_kernel.kernel.audit.reading import AuditReader
+
 APP = {"LO_KERNEL_APP": "learning_observer"}
 
 
@@ -55,6 +57,8 @@ def test_it_is_booted_and_lo_speaks_to_it(
     ).text
     assert "no archive" in added
     assert "['seen'] ({'count': 1}, None) nb" in added
+    deeds = [each for each in AuditReader(workspace).events() if each["kind"] == "act"]
+    assert [(each["what"], each["name"]) for each in deeds] == [("value set", ""), *[("reducer", "seen")] * 2]
     rows = kernel.execute("print(await lo.query('jupyter-helper.seen', course_id=3))").text
     assert rows == "[{'user_id': 'tc-ann', 'count': 3}]\n"
     assert "no such course" in kernel.execute("await lo.query('seen', course_id=0)", check=False).error

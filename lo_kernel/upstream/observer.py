@@ -9,7 +9,8 @@ import re
 from collections.abc import Awaitable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lo_kernel.engine.keys import EventField, KeyField
+from lo_kernel.engine.codehash import code_hash
+from lo_kernel.engine.keys import EventField, KeyField, reading_of
 from lo_kernel.engine.reducers import declaration_of
 from lo_kernel.errors import QueryError, ReducerError, UnknownQueryError, UnknownReducerError
 from lo_kernel.notebook.jobs import Job
@@ -104,8 +105,14 @@ class DeployedObserver:
             "module": module,
             "id": id,
         }
-        work = _add(entry, drop=migrate == "drop")
-        return Job(f"reducer {id!r}", work, self._bridge, on_error=self._lo._runtime.errors.add)
+        reads = self._lo._runtime.reads
+
+        async def work() -> str:
+            done = await _add(entry, drop=migrate == "drop")
+            reads.act("reducer", id, code=code_hash(reducer), module=module)
+            return done
+
+        return Job(f"reducer {id!r}", work(), self._bridge, on_error=self._lo._runtime.errors.add)
 
     def _find(self, query: Any, export: str | None) -> tuple[dict[str, Any], str]:
         dags = _part("module_loader").execution_dags()
@@ -155,8 +162,7 @@ class Store:
 
     def __getitem__(self, key: str) -> Awaitable[Any]:
         async def get() -> Any:
-            if learners := _STUDENT.findall(key):
-                self._reads.record("state", key, learners)
+            self._reads.record("store", reading_of(key)[0], _STUDENT.findall(key))
             return await _part("kvs").KVS()[key]
 
         return self._bridge.run(get())
@@ -165,7 +171,10 @@ class Store:
         """All keys that start with ``prefix``, sorted."""
 
         async def keys() -> list[str]:
-            return sorted(key for key in await _part("kvs").KVS().keys() if key.startswith(prefix))
+            found = sorted(key for key in await _part("kvs").KVS().keys() if key.startswith(prefix))
+            learners = {learner for key in found for learner in _STUDENT.findall(key)}
+            self._reads.record("store", "the list of keys", learners)
+            return found
 
         return self._bridge.run(keys())
 
@@ -174,6 +183,7 @@ class Store:
 
         async def put() -> None:
             await _part("kvs").KVS().set(key, value)
+            self._reads.act("value set", learners=_STUDENT.findall(key), texts={"key": key})
 
         return self._bridge.run(put())
 
