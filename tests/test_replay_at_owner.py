@@ -15,6 +15,9 @@ from waiting import auntil
 from lo_kernel.app.replaying import replay_at_owner
 from lo_kernel.engine.replay import ReplayReport
 from lo_kernel.errors import EventError, LOError
+from lo_kernel.kernel.audit.log import AuditLog
+from lo_kernel.kernel.audit.reading import AuditReader
+from lo_kernel.kernel.audit.recorder import Recorder
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 from lo_kernel.workspace import Owner, Workspace
@@ -67,6 +70,26 @@ async def test_the_report_comes_back_whole(tmp_path: Path, settings: Settings) -
         (1, str(path))
     ]
     assert steps[-1].events == 3
+
+
+async def test_the_owners_record_names_who_asked(tmp_path: Path, settings: Settings) -> None:
+    """Of a replay at the command line it has that user and place, and not who runs the owner."""
+    path = study_log(tmp_path / "x.log", range(3))
+    async with running_app(settings) as runtime:
+        log = AuditLog(runtime.workspace.path, state=tmp_path / "state")
+        log.open()
+        try:
+            runtime.reads = recorder = Recorder(log)
+            recorder.write("run", {"role": "app", "user": {"name": "root", "from": "system"}, "pid": 1})
+            await replay_at_owner(owner_of(runtime), path, user="joe")
+            await replay_at_owner(owner_of(runtime), path)
+        finally:
+            log.close()
+        told = [each for each in AuditReader(runtime.workspace.path).events() if each["what"] == "replay"]
+    assert [(each["user"], each["by"]) for each in told] == [
+        ("joe", "command line"),
+        ("root", "a kernel that follows"),
+    ]
 
 
 async def test_a_kernel_that_follows_has_the_owner_replay(tmp_path: Path, settings: Settings) -> None:

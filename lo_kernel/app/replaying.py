@@ -82,7 +82,7 @@ async def answer(runtime: Runtime, request: web.Request) -> web.StreamResponse:
         check_replay(runtime, paths, **chosen)
     except (msgspec.MsgspecError, LOError) as error:
         return _refused(str(error), 400)
-    runtime.reads.act("replay", texts={"path": asked.paths}, **asked_by(request))
+    runtime.reads.act("replay", texts={"path": asked.paths}, asked=asked_by(request))
     response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
     await response.prepare(request)
     news = asyncio.Event()
