@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ingest_parts import connect, count, expect, key_of, running, say, typed, who
+from waiting import auntil
 
-from lo_kernel.engine.archive import Archive, lines
+from lo_kernel.engine.archive import Archive, Search, Senders, lines
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.events import Sender, identify
 from lo_kernel.errors import ArchiveError
+from lo_kernel.settings import Settings
 
 
 @pytest.mark.parametrize("name", ["archive", "rejected"])
@@ -90,3 +94,39 @@ async def test_an_event_with_a_carriage_return_is_erased_whole(tmp_path: Path, p
     for file in (*archive.folder.glob("*.jsonl"), archive.rejected_path):
         assert b"of u0" not in file.read_bytes()
     archive.close()
+
+
+async def test_lines_that_are_no_events_are_passed_over_by_whoever_reads(settings: Settings) -> None:
+    """Neither a start, nor a reducer on its way, a search or a follower stops at them; good ones count."""
+    async with running(settings) as runtime:
+        async with connect(runtime.ingest_url) as ws:
+            await say(ws, who("u0"), typed(), typed())
+            await auntil(lambda: runtime.pipeline.synced == 3)
+        path = next(runtime.archive.folder.glob("events-*.jsonl"))
+    line = json.loads(path.read_bytes().splitlines()[-1])
+    wrong: list[dict[str, Any]] = [
+        {"by": {}},
+        {"body": [1]},
+        {"by": 5},
+        {"by": {**line["by"], "auth": None}},
+        {"body": None},
+    ]
+    texts = [json.dumps({**line, "n": number, **each}) for number, each in enumerate(wrong, 4)]
+    spoilt = json.dumps({**line, "n": 9, "body": {"event": "?"}}).encode().replace(b"?", b"\xff")
+    path.write_bytes(b"\n".join([path.read_bytes() + "\n".join(texts).encode(), spoilt, b""]))
+    async with running(settings) as runtime, running(settings) as follower:
+        assert runtime.learners["tc-testcase-u0"].events == 3
+        assert runtime.archive.last == 9
+        for each in (runtime, follower):
+            await each.add_reducer("count", count, module="tests").ready()
+            await expect(each, key_of("u0"), {"n": 2})
+            assert "event 4 can't be read" in str(each.errors.of(f"archive {path.name}"))
+        assert [record.n for record in runtime.archive.tail(5)] == [1, 2, 3]
+        found = runtime.archive.search(Search(learner="tc-testcase-u0"), Senders())
+        assert [record.n for record, _ in found] == [1, 2, 3]
+        path.write_bytes(path.read_bytes() + texts[0].replace('"n": 4', '"n": 10').encode() + b"\n")
+        runtime.archive.last = 10
+        async with connect(runtime.ingest_url) as ws:
+            await say(ws, who("u0"), typed())
+            for each in (runtime, follower):
+                await expect(each, key_of("u0"), {"n": 3})

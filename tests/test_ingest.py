@@ -142,6 +142,28 @@ async def test_terminate_closes_the_connection_with_all_on_disk(settings: Settin
         assert [body["event"] for body in bodies(runtime)] == ["test_framework_fake_identity", "keystroke"]
 
 
+async def test_a_goodbye_does_not_wait_for_ever_for_the_disk(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that says it is done is let go of, in order, though the disk takes longer than it waits."""
+    monkeypatch.setattr("lo_kernel.app.ingest._PATIENCE", 0.01)
+    async with talking(settings) as (runtime, ws):
+        flush = runtime.archive.flush
+        go = asyncio.Event()
+
+        async def slow() -> int:
+            await go.wait()
+            return await flush()
+
+        monkeypatch.setattr(runtime.archive, "flush", slow)
+        await say(ws, who(), typed(1), {"event": "terminate"})
+        await hear(ws, "auth")
+        assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert ws.close_code == aiohttp.WSCloseCode.OK
+        go.set()
+        await auntil(lambda: runtime.pipeline.synced == 2)
+
+
 async def test_blobs_are_kept_per_learner_source_and_activity(settings: Settings) -> None:
     """What is saved is fetched again at once, and after a restart; others don't see it."""
     settings = replace(settings, store="sqlite")

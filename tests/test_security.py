@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -76,6 +77,15 @@ async def test_a_wrong_token_is_refused_and_not_repeated_in_the_answer(settings:
         assert "guess-work" not in text
         async with client.get("/") as answer:
             assert "The one that came" not in await answer.text()
+
+
+async def test_a_token_that_is_no_text_is_a_wrong_one(settings: Settings) -> None:
+    """Bytes in a header that can't be read as text are refused like any other token, without a traceback."""
+    async with running_app(settings) as runtime:
+        reader, writer = await asyncio.open_connection("127.0.0.1", runtime.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\r\n\r\n")
+        assert b" 401 " in await reader.readline()
+        writer.close()
 
 
 async def test_a_browser_that_came_with_a_token_goes_on_by_cookie(settings: Settings) -> None:

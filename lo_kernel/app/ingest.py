@@ -35,6 +35,7 @@ __all__ = ["HARD_LIMIT", "SOCKETS", "SOFT_LIMIT", "Source", "routes"]
 
 HARD_LIMIT = 16 << 20  # bytes of one frame; a larger one ends the connection (1009)
 _READ_LIMIT = 2 * HARD_LIMIT  # up to here it is read to its end, so that the client sees why
+_PATIENCE = 5  # seconds that a client's goodbye waits for the disk
 _LONG = 10  # of a turn's events, what a frame that goes the long way counts
 _OVER = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
@@ -179,8 +180,8 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
     except Terminate:
         take()
         await source.end()
-        with contextlib.suppress(LOError):  # what came is safe with the archive; states follow
-            await asyncio.wait_for(pipeline.sync(), 5)
+        with contextlib.suppress(LOError, TimeoutError):  # what came is safe with the archive; states follow
+            await asyncio.wait_for(pipeline.sync(), _PATIENCE)
         await ws.close()
     except Fenced:
         await ws.close()

@@ -126,7 +126,7 @@ class Security:
 
     def kind_of(self, token: str) -> str | None:
         """The kind of a token; ``None`` where it is nobody's."""
-        given = token.encode()
+        given = token.encode(errors="surrogatepass")  # a header may hold bytes that are no text
         found = None
         for kind, known in self.tokens.items():
             if known and hmac.compare_digest(known.encode(), given):

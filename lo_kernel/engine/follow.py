@@ -13,7 +13,6 @@ from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.learners import Learners
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.store import PLAIN, Commit, Store
-from lo_kernel.errors import ArchiveError
 
 __all__ = ["Follower", "copy_plain", "take_late_stock", "take_stock"]
 
@@ -130,7 +129,7 @@ class Follower:
         while True:
             try:
                 more = self._step()
-            except (OSError, ArchiveError) as error:
+            except Exception as error:  # whatever it is, what comes next is looked for
                 self.errors.add("archive", error)
                 more = False
             await asyncio.sleep(0 if more else FOLLOW_EVERY)

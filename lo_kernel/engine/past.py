@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from lo_kernel.engine.archive import Record, Senders
+from lo_kernel.engine.archive import UNSOUND, Cursor, Record, Senders
 from lo_kernel.engine.events import Event
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.run import MISSING, ROOM, Item, Run
@@ -60,7 +60,7 @@ class CatchUp:
         try:
             while True:
                 written = self._write()
-                records = cursor.read()
+                records = cursor.read(checked=False)
                 if not records:
                     if not written:
                         await asyncio.sleep(0.05)
@@ -74,7 +74,7 @@ class CatchUp:
                     break
                 for at in range(0, len(records), _AT_ONCE):
                     some = records[at : at + _AT_ONCE]
-                    folded += self._fold(some, senders)
+                    folded += self._fold(some, senders, cursor)
                     if len(run.pending) > ROOM:
                         await run.waiting.room()
                     if turns.over:
@@ -89,8 +89,17 @@ class CatchUp:
         run.joined = max(run.joined, run.read)
         self.progress(run.read - start, run.read - start)
 
-    def _fold(self, records: list[Record], senders: Senders) -> int:
+    def _fold(self, records: list[Record], senders: Senders, cursor: Cursor) -> int:
         """Fold those of the context; gives how many they are."""
+        try:
+            items, events = self._events(records, senders)
+        except UNSOUND:
+            items, events = self._events(cursor.sound(records), senders)
+        self.run.read = records[-1].n
+        self.run.take_many(items, events)
+        return len(items)
+
+    def _events(self, records: list[Record], senders: Senders) -> tuple[list[Item], list[Event]]:
         items: list[Item] = []
         events: list[Event] = []
         for record in records:
@@ -99,9 +108,7 @@ class CatchUp:
             if sender.context(body) == self.context:
                 items.append((record.n, sender, record.body, record.t))
                 events.append(sender.event(body, record.t))
-        self.run.read = records[-1].n
-        self.run.take_many(items, events)
-        return len(items)
+        return items, events
 
     def _write(self) -> bool:
         """Have all that came in by now in the file, where this process writes it."""

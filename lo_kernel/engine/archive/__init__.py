@@ -15,8 +15,8 @@ What came and was no event lies in ``rejected/rejected.jsonl``, with the reason;
 
 from __future__ import annotations
 
-from lo_kernel.engine.archive.cursor import Cursor, Search, Senders
+from lo_kernel.engine.archive.cursor import UNSOUND, Cursor, Search, Senders
 from lo_kernel.engine.archive.lines import Record
 from lo_kernel.engine.archive.writer import Archive
 
-__all__ = ["Archive", "Cursor", "Record", "Search", "Senders"]
+__all__ = ["UNSOUND", "Archive", "Cursor", "Record", "Search", "Senders"]

@@ -15,11 +15,15 @@ from lo_kernel.engine.archive.segments import PackedReader, PlainReader, Segment
 from lo_kernel.engine.events import Sender
 from lo_kernel.errors import ArchiveError
 
-__all__ = ["Cursor", "Search", "Senders"]
+__all__ = ["UNSOUND", "Cursor", "Search", "Senders"]
 
 Report = Callable[[Segment, str, str], None]
 """Called with a segment, a kind of damage, and what is damaged in it."""
 
+UNSOUND: Final = (msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError, AttributeError)
+"""What comes of taking a record for an event that is none, whatever is written there."""
+
+_decode = msgspec.json.Decoder().decode
 _TRIES: Final = 20  # a segment may change its form under a reader; not so often
 
 
@@ -34,11 +38,13 @@ class Cursor:
         self._folder = folder
         self._report = report
         self._reader: PlainReader | PackedReader | None = None
+        self._senders = Senders()
 
-    def read(self) -> list[Record]:
+    def read(self, *, checked: bool = True) -> list[Record]:
         """The next events, 256 to 512 KiB of them; empty where there are no more by now.
 
         What can't be read is reported in the error log and passed over; so are erased events, silently.
+        Where they aren't ``checked``, their senders and bodies may be anything (:meth:`sound`).
         """
         while True:
             if self._reader is None and not self._open():
@@ -64,8 +70,16 @@ class Cursor:
                 self.position = last
             if b'"gone":' in lines:
                 records = [record for record in records if record.gone is None]
+            if checked:
+                records = self.sound(records)
             if records:
                 return records
+
+    def sound(self, records: list[Record]) -> list[Record]:
+        """Those of the records read last that have a sender and an object for a body; others are reported."""
+        assert self._reader is not None
+        segment = self._reader.segment
+        return [record for record in records if _is_sound(record, self._senders, segment, self._report)]
 
     def _open(self) -> bool:
         """Open the segment that holds the next event."""
@@ -130,6 +144,18 @@ def parse_lines(lines: bytes, segment: Segment, report: Report) -> list[Record]:
             place = f"after event {after}" if after else "in it"
             report(segment, "CorruptLine", f"a line {place} can't be read ({error}) and is passed over")
     return records
+
+
+def _is_sound(record: Record, senders: Senders, segment: Segment, report: Report) -> bool:
+    try:
+        senders.of(record)
+        if type(_decode(record.body)) is dict:
+            return True
+        what = "it is no object"
+    except UNSOUND as error:
+        what = f"{type(error).__name__}: {error}"
+    report(segment, "CorruptLine", f"event {record.n} can't be read ({what}) and is passed over")
+    return False
 
 
 class Senders(dict[bytes, Sender]):
@@ -205,6 +231,12 @@ class Search:
             and (self.until is None or record.t < self.until)
         )
 
+    def _wants(self, record: Record, senders: Senders) -> bool:
+        try:
+            return record.gone is None and self.lets_through(record, senders.of(record))
+        except UNSOUND:
+            return True  # to be named
+
     def read(
         self, folder: Path, report: Report, senders: Senders, after: int = 0
     ) -> Iterator[tuple[Record, Sender]]:
@@ -227,10 +259,10 @@ class Search:
                             if record.n <= position:
                                 continue
                             position = record.n
-                            if record.gone is None:
-                                sender = senders.of(record)
-                                if self.lets_through(record, sender):
-                                    yield record, sender
+                            if not self._wants(record, senders):
+                                continue
+                            if _is_sound(record, senders, segment, report):
+                                yield record, senders.of(record)
                     if not ended and _segment_after(folder, done, 0) is None:
                         return
 
