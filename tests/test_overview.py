@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -18,7 +19,19 @@ from lo_kernel.engine.events import Sender, identify
 from lo_kernel.engine.reducers import declaration_of
 from lo_kernel.overview.queries import presence
 from lo_kernel.overview.reducers import MINUTES, activity, time_on_task, writing
+from lo_kernel.runtime import NoReadLog
 from lo_kernel.settings import Settings
+
+
+class Noted(NoReadLog):
+    """The deeds that were put on record."""
+
+    def __init__(self) -> None:
+        self.deeds: list[dict[str, Any]] = []
+
+    def act(self, what: str, name: str = "", *, learners: Iterable[str] = (), **details: Any) -> None:
+        """A deed."""
+        self.deeds.append({"what": what, "name": name, **details})
 
 
 def folded(reducer: Any, events: list[tuple[float, dict[str, Any]]]) -> Any:
@@ -101,3 +114,18 @@ async def test_the_whole_over_a_class(settings: Settings) -> None:
         assert "profile" not in ann
         assert add_overview(runtime)[0] == board  # again does no harm
         assert (await runtime.executor.rows("overview.class"))[0]["events"] == ann["events"]
+
+
+async def test_its_reducers_are_as_others_are(settings: Settings) -> None:
+    """Each is loaded on record, with the hash of its code, and has a query of its own."""
+    async with running_app(settings) as runtime:
+        runtime.reads = noted = Noted()
+        registrations = add_overview(runtime)[1]
+        for registration in registrations:
+            await registration.ready()
+        assert [(each["name"], each["code"], each["module"]) for each in noted.deeds] == [
+            (registration.id, registration.code, "overview") for registration in registrations
+        ]
+        await send(runtime, "ann")
+        rows = await runtime.executor.rows("overview.writing")
+        assert [(row["student"], row["characters"]) for row in rows] == [("tc-testcase-ann", 0)]

@@ -16,7 +16,9 @@ __all__ = ["add_overview"]
 def add_overview(
     runtime: Runtime, *, context: str | None = None, course: str | None = None
 ) -> tuple[Dashboard, list[Registration]]:
-    """Register the overview's reducers, functions and queries, and its dashboard; only on the app's loop.
+    """Register the overview's reducers (on record), functions and queries, and its dashboard.
+
+    Only on the app's loop.
 
     ``context`` is the ``source`` of the events that it is about, by default the one that reducers have.
     Twice does no harm: the reducers' code is the same, so they go on. The registrations may still be going
@@ -26,7 +28,7 @@ def add_overview(
 
     declared: list[dict[str, Any]] = module.REDUCERS
     registrations = [
-        runtime.registry.add(
+        runtime.add_reducer(
             each["id"], each["function"], context=context or each["context"], module=module.ID
         )
         for each in declared
