@@ -31,17 +31,30 @@ const RANKED = { bar: true, heatmap: true };
 
 const number = (value) => (typeof value === "number" ? value : null);
 
-let loading = null;
+const scripts = new Map(); // by address: those that are there, or come
+
+function script(address) {
+  if (!scripts.has(address)) {
+    scripts.set(address, new Promise((done, failed) => {
+      const given = element("script", {
+        src: address,
+        onload: done,
+        onerror: () => {
+          given.remove();
+          scripts.delete(address); // the next drawing asks again
+          failed(new Error("the app did not give what draws charts; with the next change it is asked again"));
+        },
+      });
+      document.head.append(given);
+    }));
+  }
+  return scripts.get(address);
+}
 
 /** The Vega scripts, once; they are asked for when the first chart needs them. */
-function vegaEmbed(addresses) {
-  loading ??= addresses.reduce(
-    (before, address) => before.then(() => new Promise((done, failed) => {
-      document.head.append(element("script", { src: address, onload: done, onerror: failed }));
-    })),
-    Promise.resolve(),
-  );
-  return loading.then(() => window.vegaEmbed);
+async function vegaEmbed(addresses) {
+  for (const address of addresses) await script(address); // each needs those before it
+  return window.vegaEmbed;
 }
 
 /** Colours and sizes of a chart on this page. */
@@ -119,7 +132,13 @@ export class Panel {
   }
 
   async embed(spec) {
-    const embed = await vegaEmbed(this.vega);
+    let embed;
+    try {
+      embed = await vegaEmbed(this.vega);
+    } catch (error) {
+      this.undrawn(error);
+      return;
+    }
     // Scales without a single value have no sensible size, so nothing is drawn before there is one; and the
     // first picture already has all of them.
     const first = new First();
@@ -151,9 +170,13 @@ export class Panel {
       this.release = result.finalize;
     } catch (error) {
       this.failed = true;
-      this.tuples = new Map();
-      this.holder.replaceChildren(element("p", { class: "problem" }, `This can't be drawn: ${error.message}`));
+      this.undrawn(error);
     }
+  }
+
+  undrawn(error) {
+    this.tuples = new Map();
+    this.holder.replaceChildren(element("p", { class: "problem" }, `This can't be drawn: ${error.message}`));
   }
 
   finalize() {

@@ -40,9 +40,18 @@ export class Access {
     return new WebSocket(address, this.useTicket ? [`lo-token.${this.ticket}`] : []);
   }
 
-  /** An address of the app for a link. */
+  /** An address for a link; the ticket goes into it where it is one of the app's, and to nobody else. */
   link(path) {
-    return (this.up + path || "./") + (this.useTicket ? `?token=${encodeURIComponent(this.ticket)}` : "");
+    const home = new URL(this.up || "./", location.href);
+    let address;
+    try {
+      address = new URL(path, home);
+    } catch {
+      return path; // a module's link that is no address
+    }
+    const ours = address.origin === location.origin && address.pathname.startsWith(home.pathname);
+    if (this.useTicket && ours) address.searchParams.set("token", this.ticket);
+    return address.href;
   }
 }
 
