@@ -120,6 +120,7 @@ async def test_a_module_goes_in_is_replaced_and_comes_out(settings: Settings, tm
         ("module rolled back", "injected_one", "0.3.0"),
         ("module rolled back", "injected_one", "0.2.0"),
         ("module rolled back", "injected_one", "0.1.0"),
+        ("module rollback refused", "injected_one", ""),
     ]
     details = next(details for what, _, details in acts if what == "module injected")
     assert len(details["sha256"]) == 64

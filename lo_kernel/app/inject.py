@@ -2,8 +2,8 @@
 
 What comes in is code, which then runs with all that the server may do. So it takes a token of a kind of its
 own (kept in a file of the workspace), never a cookie; it comes over TLS or from this machine; its size is
-bounded; and who put what in, when, is on record. Nothing is touched before the whole module has been
-imported and read.
+bounded; and who put what in, when, is on record, and so is what was refused. Nothing is touched before the
+whole module has been imported, read and checked; what only shows when it is put in is undone as a whole.
 
     injected/token                      the token (0600)
     injected/active.json                what is in, newest last, so that a restart has it again (0600)
@@ -13,6 +13,8 @@ imported and read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import hmac
 import importlib
 import ipaddress
@@ -20,20 +22,23 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
 
-from lo_kernel.app.dashboards import Dashboard
+from lo_kernel.app.holding import USER
 from lo_kernel.app.packing import LIMIT, Package, unpack
 from lo_kernel.app.security import ACCESS, takes
 from lo_kernel.errors import InjectError, LOError
 from lo_kernel.modules.contents import Contents, read_contents
+from lo_kernel.modules.loader import pages_of
 from lo_kernel.modules.module import Module
+from lo_kernel.modules.placeholders import import_module_of_the_field
+from lo_kernel.modules.registering import Placed, Registrar
 from lo_kernel.workspace import write_private
 
 if TYPE_CHECKING:
@@ -48,6 +53,10 @@ _NEEDS = (
     "this takes the token of the kind 'inject', as 'Authorization: Bearer ...': it lies in the server's "
     "workspace, in injected/token"
 )
+
+
+_NAMED: Final = 100  # characters of a module's name on record
+_INJECTED: Final = "injected"  # in the place of a distribution's name
 
 
 class _Active(msgspec.Struct):
@@ -66,10 +75,14 @@ class Injector:
         self.runtime = runtime
         self.folder = runtime.workspace.path / "injected"
         self._active: dict[str, list[_Active]] = {}
+        self._placed: dict[str, Placed] = {}
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
-        """Make the token where there is none, and load what was in before the restart."""
+        """Make the token where there is none, and load what was in before the restart.
+
+        Each as far as it goes, as installed ones are; their reducers go through the past beside the app.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / "token"
         if not path.exists():
@@ -87,39 +100,56 @@ class Injector:
             self.runtime.errors.add("injected modules", error)
             return
         for name, versions in self._active.items():
-            try:
-                await self._put_in(name, versions[-1], "restream")
-            except Exception as error:
-                self.runtime.errors.add(f"module '{name}'", error)
+            await self._load(name, versions[-1])
 
     def stop(self) -> None:
         """Forget what was imported, so that another app in this process begins anew."""
-        for name in self._active:
+        for name in self._placed:
             _forget(name)
+
+    async def take(
+        self, name: str, data: bytes, *, digest: str = "", migrate: str = "restream", who: str
+    ) -> dict[str, Any]:
+        """Put a packed module in; what is refused (:class:`InjectError`) is on record, too.
+
+        ``digest`` is its SHA-256 in hex, as the sender knows it.
+        """
+        sent = _Active(hashlib.sha256(data).hexdigest(), "", who, time.time())
+        try:
+            package = await asyncio.to_thread(unpack, name, data)
+            sent.version = package.version
+            if digest and not hmac.compare_digest(digest.encode(), package.sha256.encode()):
+                raise InjectError("what came in is not what was sent: its hash is another")
+            return await self.inject(name, package, migrate=migrate, who=who)
+        except Exception:
+            self._record("module refused", name, sent)
+            raise
+
+    def refused(self, name: str, who: str) -> None:
+        """Put on record what was refused before it was looked at."""
+        self._record("module refused", name, _Active("", "", who, time.time()))
 
     async def inject(self, name: str, package: Package, *, migrate: str, who: str) -> dict[str, Any]:
         """Put a module in, or in the place of the one of this name; :class:`InjectError` leaves all as it
         was.
         """
         async with self._lock:
+            self._check_store()
             _check_requirements(package.requirements)
             before = self._versions(name)
             self._check_place(name, before)
             new = _Active(package.sha256, package.version, who, time.time())
             target = self.folder / name / package.sha256
-            if not target.exists():
-                await asyncio.to_thread(package.write, target)
             try:
+                if not target.exists():
+                    await asyncio.to_thread(package.write, target)
                 reducers = await self._put_in(name, new, migrate)
-            except Exception as error:
-                if before:
-                    await self._put_in(name, before[-1], "restream")
-                else:
-                    await self._take_out(name)
+            except BaseException as error:
                 if not any(each.sha256 == new.sha256 for each in before):
                     shutil.rmtree(target, ignore_errors=True)
-                self._record("module refused", name, new)
-                raise InjectError(f"{name}: {error}") from error
+                if isinstance(error, Exception):
+                    raise InjectError(f"{name}: {error}") from error
+                raise
             if not before or before[-1].sha256 != new.sha256:
                 self._active[name] = [*before, new]
             self._save()
@@ -130,13 +160,20 @@ class Injector:
         """Take the newest version out: the one before it is back, or none."""
         async with self._lock:
             before = self._versions(name)
-            if not before:
-                raise InjectError(f"there is nothing to roll back: no module {name!r} was put in here")
-            reducers: list[str] = []
-            if len(before) > 1:
-                reducers = await self._put_in(name, before[-2], "restream")
-            else:
-                await self._take_out(name)
+            try:
+                if not before:
+                    raise InjectError(f"there is nothing to roll back: no module {name!r} was put in here")
+                self._check_store()
+                reducers: list[str] = []
+                if len(before) > 1:
+                    reducers = await self._put_in(name, before[-2], "restream")
+                else:
+                    await self._take_out(name)
+            except Exception:
+                newest = before[-1] if before else _Active("", "", "", 0.0)
+                asked = _Active(newest.sha256, newest.version, who, time.time())
+                self._record("module rollback refused", name, asked)
+                raise
             gone = before.pop()
             self._active = {key: value for key, value in (self._active | {name: before}).items() if value}
             self._save()
@@ -148,78 +185,131 @@ class Injector:
     def _versions(self, name: str) -> list[_Active]:
         return list(self._active.get(name, ()))
 
+    def _check_store(self) -> None:
+        if not self.runtime.registry.loaded.is_set():
+            raise InjectError(
+                "the store has not answered since this server started, and it has the states: try again when "
+                "/health/ready says that it takes them"
+            )
+
     def _check_place(self, name: str, before: list[_Active]) -> None:
-        if not before and (name in self.runtime.modules or name in sys.modules):
+        listed = self.runtime.modules.get(name)
+        if (listed is not None and listed.distribution != _INJECTED) or (not before and name in sys.modules):
             raise InjectError(
                 f"{name!r} is installed on this server: update it there (pip install, restart), or export "
-                f"under "
-                "another name"
+                "under another name"
             )
+
+    async def _load(self, name: str, version: _Active) -> None:
+        """Load a version that was in before the restart, as far as it goes; nobody waits for its reducers."""
+        listed, errors = Module(name, version=version.version, distribution=_INJECTED), self.runtime.errors
+        try:
+            self._check_place(name, self._versions(name))
+            with _imported_anew(name):
+                contents, adapters = await self._read(name, version, listed)
+        except Exception as error:
+            listed.error = str(error)
+            errors.add(f"module '{name}'", error)
+        else:
+            self._placed[name] = self._place(contents, listed, adapters=adapters)
+            for problem in listed.problems:
+                errors.add(f"module '{name}'", problem, kind="Module")
+        if name not in self.runtime.modules:
+            self.runtime.modules.add(listed)
 
     async def _put_in(self, name: str, version: _Active, migrate: str) -> list[str]:
-        """Import and read a version, and only then let it take the place of what is there; its reducers."""
-        contents = self._read(name, self.folder / name / version.sha256)
-        if contents.problems:
-            raise InjectError("; ".join(contents.problems))
-        change = self._migration(name, migrate)
-        old = self.runtime.modules.get(name)
-        listed = Module(name, contents.title, version.version, "injected")
-        waiting = []
-        runtime = self.runtime
-        for published, function in contents.functions.items():
-            runtime.functions.publish(published, mark=False)(function)
-        for entry in contents.reducers:
-            registration = runtime.add_reducer(
-                entry.id,
-                entry.function,
-                module=contents.name,
-                context=entry.context,
-                scope=entry.scope,
-                default=entry.default,
-                migrate=change,
-                release=version.version,
-            )
-            listed.reducers.append(entry.id)
-            waiting.append(registration.ready())
-        if contents.dag is not None:
-            runtime.catalog.add(contents.name, contents.dag)
-            exports = runtime.catalog.get(contents.name).exports
-            listed.queries = [f"{contents.name}.{each}" for each in exports if each not in listed.reducers]
-        await asyncio.gather(*waiting)
-        for data in contents.dashboards:
-            board = Dashboard.from_json(data, source=contents.title)
-            self._check_board(board, old)
-            runtime.dashboards.add(board)
-            listed.dashboards.append(board.id)
-        for board_id in set(old.dashboards if old else ()) - set(listed.dashboards):
-            runtime.dashboards.remove(board_id)
-        for reducer in set(old.reducers if old else ()) - set(listed.reducers):
-            await runtime.remove_reducer(reducer)
-        runtime.modules.add(listed)
+        """Import and check a version, and only then let it take the place of what is there; its reducers."""
+        before = self._placed.get(name)
+        listed = Module(name, version=version.version, distribution=_INJECTED)
+        with _imported_anew(name):
+            contents, adapters = await self._read(name, version, listed)
+            change = self._migration(name, migrate)
+            found = [*listed.problems, *contents.problems]
+            found = found or self._registrar.check(contents, migrate=change, before=before)
+            if found:
+                raise InjectError("; ".join(found))
+            placed = self._place(contents, listed, migrate=change, before=before, adapters=adapters)
+            try:
+                if listed.problems:
+                    raise InjectError("; ".join(listed.problems))
+                await asyncio.gather(*(each.ready() for each in placed.registrations))
+            except BaseException:
+                await self._undo(placed, before)
+                raise
+        self._placed[name] = placed
+        self.runtime.modules.add(listed)
+        self.runtime.errors.forget(f"module '{name}'")
+        await self._remove_reducers(before, placed)
         return listed.reducers
 
-    def _check_board(self, board: Dashboard, old: Module | None) -> None:
-        boards = self.runtime.dashboards
-        if (
-            board.id in boards
-            and boards[board.id].source != board.source
-            and not (old is not None and board.id in old.dashboards)
-        ):
-            raise InjectError(f"the dashboard {board.id!r} is there already, from {boards[board.id].source}")
+    def _place(self, contents: Contents, listed: Module, **how: Any) -> Placed:
+        placed = self._registrar.put_in(contents, listed, **how)
+        self._registrar.link(placed)
+        return placed
 
-    def _read(self, name: str, folder: Path) -> Contents:
-        """Import a version in the place of the one that was imported under this name, and read it."""
-        kept = {each: sys.modules.pop(each) for each in list(sys.modules) if each.partition(".")[0] == name}
-        importlib.invalidate_caches()
+    async def _undo(self, placed: Placed, before: Placed | None) -> None:
+        """Have what was there before in the place of what was put in.
+
+        Reducers that were not through with the past yet go on with the states that they had.
+        """
+        if before is None:
+            self._registrar.take_out(placed)
+            await self._remove_reducers(placed, None)
+            return
+        old = before.listed
+        listed = Module(old.name, version=old.version, distribution=_INJECTED)
+        listed.problems = list(old.problems)
+        again = self._place(before.contents, listed, before=placed, adapters=before.adapters)
+        listed.problems = list(dict.fromkeys(listed.problems))
+        self._placed[old.name] = again
+        self.runtime.modules.add(listed)
+        await self._remove_reducers(placed, again)
+        await asyncio.gather(*(each.ready() for each in again.registrations), return_exceptions=True)
+
+    async def _take_out(self, name: str) -> None:
+        placed = self._placed.pop(name, None)
+        if placed is not None:
+            self._registrar.take_out(placed)
+            await self._remove_reducers(placed, None)
+            _forget(name)
+        listed = self.runtime.modules.get(name)
+        if listed is not None and listed.distribution == _INJECTED:
+            self.runtime.modules.remove(name)
+        self.runtime.errors.forget(f"module '{name}'")
+
+    async def _remove_reducers(self, old: Placed | None, new: Placed | None) -> None:
+        """Take out the reducers that only the old one has."""
+        there = set(new.listed.reducers) if new is not None else set()
+        for reducer in old.listed.reducers if old is not None else ():
+            if reducer not in there and reducer in self.runtime.registry:
+                await self.runtime.remove_reducer(reducer)
+
+    async def _read(
+        self, name: str, version: _Active, listed: Module
+    ) -> tuple[Contents, list[Callable[[Any], Any]]]:
+        """Import a version and read it, with what it brings to change events; its checks are run."""
+        runtime, folder = self.runtime, self.folder / name / version.sha256
+        adapters = list(runtime.adapters)
+        runtime.modules.checks.clear()
         sys.path.insert(0, str(folder))
         try:
-            return read_contents(importlib.import_module(f"{name}.module"))
+            module, _ = import_module_of_the_field(lambda: importlib.import_module(f"{name}.module"), name)
+            contents = read_contents(module)
+            if contents.dash_pages:  # there is one application for those of all modules, made at the start
+                contents.not_served.append(f"{pages_of(contents)}: only an installed module's are")
+                contents.dash_pages = []
         except BaseException as error:
-            _forget(name)
-            sys.modules.update(kept)
             raise InjectError(f"it can't be imported: {type(error).__name__}: {error}") from error
         finally:
             sys.path.remove(str(folder))
+            own = [each for each in runtime.adapters if each not in adapters]
+            runtime.adapters[:] = adapters  # those of its own come with the rest
+        await self._registrar.run_checks(listed)
+        return contents, own
+
+    @property
+    def _registrar(self) -> Registrar:
+        return Registrar(self.runtime)
 
     def _migration(self, name: str, migrate: str) -> Any:
         if migrate in MIGRATIONS:
@@ -232,23 +322,6 @@ class Injector:
             )
         return found
 
-    async def _take_out(self, name: str) -> None:
-        runtime = self.runtime
-        own: set[str] = set()
-        if name in runtime.modules:
-            listed = runtime.modules[name]
-            for board_id in listed.dashboards:
-                if board_id in runtime.dashboards:
-                    runtime.dashboards.remove(board_id)
-            own |= set(listed.reducers)
-            runtime.modules.remove(name)
-        own |= {each.id for each in runtime.registry if each.module == name}
-        for reducer in sorted(own):
-            if reducer in runtime.registry:
-                await runtime.remove_reducer(reducer)
-        runtime.catalog.remove(name)
-        _forget(name)
-
     # -- what is kept --------------------------------------------------------------------------
 
     def _save(self) -> None:
@@ -256,19 +329,36 @@ class Injector:
 
     def _record(self, what: str, name: str, version: _Active, **more: str) -> None:
         self.runtime.reads.act(
-            what, name, sha256=version.sha256, version=version.version, who=version.who, **more
+            what, name[:_NAMED], sha256=version.sha256, version=version.version, who=version.who, **more
         )
 
     def _answer(self, name: str, reducers: list[str]) -> dict[str, Any]:
         versions = self._versions(name)
+        listed = self.runtime.modules.get(name) if versions else None
         return {
             "module": name,
             "version": versions[-1].version if versions else None,
             "sha256": versions[-1].sha256 if versions else None,
             "reducers": reducers,
             "versions": len(versions),
-            "dashboards": list(self.runtime.modules[name].dashboards) if versions else [],
+            "dashboards": list(listed.dashboards) if listed is not None else [],
+            "not_served": list(listed.not_served) if listed is not None else [],
         }
+
+
+@contextlib.contextmanager
+def _imported_anew(name: str) -> Iterator[None]:
+    """Import a package in the place of the one that was imported under this name; that one is back where the
+    new one comes to nothing.
+    """
+    kept = {each: sys.modules.pop(each) for each in list(sys.modules) if each.partition(".")[0] == name}
+    importlib.invalidate_caches()
+    try:
+        yield
+    except BaseException:
+        _forget(name)
+        sys.modules.update(kept)
+        raise
 
 
 def _forget(name: str) -> None:
@@ -304,8 +394,10 @@ def routes(injector: Injector) -> list[web.RouteDef]:
         if access.kind != "inject":
             return _no(403, f"a token of the kind {access.kind!r} is not good for this: {_NEEDS}")
         if access.by_cookie:
+            injector.refused(request.match_info["name"], _who(request))
             return _no(403, f"a cookie is not good for this: {_NEEDS}")
         if not _is_private(request):
+            injector.refused(request.match_info["name"], _who(request))
             return _no(403, "code comes in over TLS or from this machine only: use https://")
         return None
 
@@ -313,21 +405,22 @@ def routes(injector: Injector) -> list[web.RouteDef]:
     async def put(request: web.Request) -> web.StreamResponse:
         if (no := refusal(request)) is not None:
             return no
-        name = request.match_info["name"]
-        if (request.content_length or 0) > LIMIT:
-            return _no(413, f"a module has at most {LIMIT:,} bytes, packed")
+        name, who = request.match_info["name"], _who(request)
         data = bytearray()
-        async for chunk in request.content.iter_chunked(1 << 16):
-            data += chunk
-            if len(data) > LIMIT:
-                return _no(413, f"a module has at most {LIMIT:,} bytes, packed")
+        if (request.content_length or 0) <= LIMIT:
+            async for chunk in request.content.iter_chunked(1 << 16):
+                data += chunk
+                if len(data) > LIMIT:
+                    break
+        if max(len(data), request.content_length or 0) > LIMIT:
+            injector.refused(name, who)
+            return _no(413, f"a module has at most {LIMIT:,} bytes, packed")
         digest = request.headers.get("X-Content-SHA256", "")
+        migrate = request.query.get("migrate", "restream")
         try:
-            package = unpack(name, bytes(data))
-            if digest and not hmac.compare_digest(digest.encode(), package.sha256.encode()):
-                raise InjectError("what came in is not what was sent: its hash is another")
-            migrate = request.query.get("migrate", "restream")
-            return web.json_response(await injector.inject(name, package, migrate=migrate, who=_who(request)))
+            return web.json_response(
+                await injector.take(name, bytes(data), digest=digest, migrate=migrate, who=who)
+            )
         except LOError as error:
             return _no(422, str(error))
 
@@ -345,7 +438,7 @@ def routes(injector: Injector) -> list[web.RouteDef]:
 
 def _who(request: web.Request) -> str:
     """From where, and who the sender says to be."""
-    said = "".join(each for each in request.headers.get("X-LO-User", "") if each.isprintable())[:80]
+    said = "".join(each for each in unquote(request.headers.get(USER, "")) if each.isprintable())[:80]
     return f"{said} from {request.remote}".strip()
 
 

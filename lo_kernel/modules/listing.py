@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lo_kernel.modules.served import Served
 
 if TYPE_CHECKING:
     from lo_kernel.modules.module import Module
@@ -19,6 +21,10 @@ class Modules(Mapping[str, "Module"]):
 
     def __init__(self) -> None:
         self._modules: dict[str, Module] = {}
+        self.served = Served()
+        """What they answer requests with: the app's."""
+        self.checks: list[Callable[[], Any]] = []
+        """What one wants run once it is imported."""
 
     def add(self, module: Module) -> None:
         """List a module."""

@@ -10,11 +10,12 @@ __all__ = ["Module"]
 
 @dataclass
 class Module:
-    """One installed module.
+    """One module, installed or injected (then its ``distribution`` is ``injected``).
 
     ``name`` is that of its package, under which its queries and pages are found; ``title`` what it calls
-    itself. ``error`` says why it could not be loaded, ``problems`` which parts of it could not,
-    ``not_served`` what it has that this app has no use for.
+    itself. ``dashboards`` are ids, as ``lo.dashboards`` has them; ``links`` names of links to its pages, in
+    the lists of dashboards that clients ask for. ``error`` says why it could not be loaded, ``problems``
+    which parts of it could not, ``not_served`` what it has that this app has no use for.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Module:
     reducers: list[str] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
     dashboards: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
     pages: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     not_served: list[str] = field(default_factory=list)
@@ -48,7 +50,7 @@ class Module:
         if self.error:
             return f"{head}: could not be loaded: {self.error}"
         parts = [f"{head}: {self.title}" if self.title not in ("", self.name) else head]
-        for label in ("reducers", "queries", "dashboards", "pages", "problems", "not_served"):
+        for label in ("reducers", "queries", "dashboards", "links", "pages", "problems", "not_served"):
             values = getattr(self, label)
             if values:
                 between = "; " if label in ("problems", "not_served") else ", "

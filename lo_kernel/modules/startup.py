@@ -27,6 +27,7 @@ async def start_modules(runtime: Runtime, served: Served) -> Aliases:
     """
     field = Field(runtime, LoopBridge(asyncio.get_running_loop()))
     aliases = Aliases(field)
+    runtime.modules.served, runtime.modules.checks = served, field.checks
     try:
         aliases.install()
     except LOError as error:
@@ -34,7 +35,7 @@ async def start_modules(runtime: Runtime, served: Served) -> Aliases:
     if may_have_modules():
         from lo_kernel.modules.loader import Loader
 
-        await Loader(runtime, served, field.checks).load(_chosen(runtime.settings.modules))
+        await Loader(runtime).load(_chosen(runtime.settings.modules))
     return aliases
 
 
