@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -17,6 +21,7 @@ from aiohttp import web
 from apps import running_app
 from conftest import StartKernel
 from page_parts import class_list, send, serving
+from waiting import until
 
 from lo_kernel.app.dashboards import Dashboard, Panel
 from lo_kernel.app.security import EMBED
@@ -24,6 +29,7 @@ from lo_kernel.bridge import LoopBridge
 from lo_kernel.engine.made_up import MadeUpNames
 from lo_kernel.engine.reducers import student_event_reducer
 from lo_kernel.errors import QueryError
+from lo_kernel.lock import FileLock
 from lo_kernel.notebook.dashboards_view import DashboardPage
 from lo_kernel.notebook.observer import LearningObserver
 from lo_kernel.query.rosters import Rosters
@@ -108,6 +114,76 @@ def test_processes_agree_on_names(tmp_path: Path) -> None:
     first = one.of(["a", "b"])
     assert two.of(["b", "c"])["b"] == first["b"]
     assert one.of(["c"])["c"] == two.find("c")
+
+
+def test_another_process_at_the_file_holds_nobody_up(tmp_path: Path) -> None:
+    """While it holds the lock, names that were given stay, and new ones are not there yet; all at once."""
+    names = MadeUpNames(tmp_path)
+    before = names.of(["a", "b"])
+    other = FileLock(tmp_path / "names.lock")
+    assert other.acquire()
+    began = time.perf_counter()
+    assert [names.of(["a", "c"]) for _ in range(50)] == [{"a": before["a"]}] * 50
+    with pytest.raises(TimeoutError, match="try again"):
+        names.forget("a")
+    assert not names.forget("nobody")
+    assert time.perf_counter() - began < 0.5
+    other.release()
+    until(lambda: "c" in names.of(["a", "c"]), what="a name to be drawn")
+    assert MadeUpNames(tmp_path).of(["a", "b", "c"]) == before | names.of(["c"])
+    assert names.forget("a")
+
+
+def test_a_name_that_is_not_written_down_is_not_given(tmp_path: Path) -> None:
+    """Another process would give another one: where the file can't grow, that is the error each time."""
+    names = MadeUpNames(tmp_path)
+    before = names.of(["a"])
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (names.path.stat().st_size, limit[1]))
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match="File too large"):
+                names.of(["b", "a"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert names.of(["a"]) == before
+    assert names.of(["b"]) == MadeUpNames(tmp_path).of(["b"])
+
+
+DRAW = """
+import json, sys
+from pathlib import Path
+from lo_kernel.engine.made_up import MadeUpNames
+names, given = MadeUpNames(Path(sys.argv[1])), {}
+print("ready", flush=True)
+sys.stdin.readline()
+for learner in (f"tc-u{number}" for number in range(100)):
+    while learner not in (drawn := names.of([learner])):
+        pass
+    given |= drawn
+print(json.dumps(given))
+"""
+
+
+def test_processes_that_draw_at_once_agree(tmp_path: Path) -> None:
+    """However they get into each other's way, no learner has two names, and no name two learners."""
+    drawing = [
+        subprocess.Popen(
+            [sys.executable, "-c", DRAW, str(tmp_path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    for each in drawing:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "ready\n"
+    for each in drawing:
+        assert each.stdin is not None
+        each.stdin.write("\n")
+        each.stdin.flush()
+    given = [json.loads(each.communicate(timeout=20)[0]) for each in drawing]
+    assert given[0] == given[1] == given[2] == MadeUpNames(tmp_path).of(given[0])
+    assert len(set(given[0].values())) == 100
 
 
 def test_a_forgotten_name_is_gone(tmp_path: Path) -> None:

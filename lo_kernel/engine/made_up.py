@@ -48,7 +48,8 @@ _SECOND: Final = [
     "Waxwing", "Wheatear", "Whimbrel", "Widgeon", "Wombat",
 ]  # fmt: skip
 _TRIES: Final = 20  # draws after which names get a number: most of them are taken
-_LOCK_WITHIN: Final = 2.0  # s
+_LOCK_WITHIN: Final = 0.004  # s that another process at the file may hold up the loop
+_PAUSE: Final = 0.1  # s after which it may do so again
 
 
 class _Row(msgspec.Struct, gc=False):
@@ -75,16 +76,21 @@ class MadeUpNames:
         self._names: dict[str, str] = {}
         self._taken: set[str] = set()
         self._stamp: tuple[int, int, int] = (0, 0, 0)
+        self._again = 0.0  # when names may be drawn, where another process was at it for too long
 
     def of(self, learners: Iterable[str]) -> dict[str, str]:
         """The name of each learner (safe ids); who has none yet is given one.
 
-        ``OSError`` where that can't be written down.
+        While another process is busy with the file for more than a few milliseconds, who has none yet is left
+        out: asked again later, they are given one. ``OSError`` where that can't be written down.
         """
         wanted = list(learners)
-        if any(learner not in self._names for learner in wanted):
-            self._add(wanted)
-        return {learner: self._names[learner] for learner in wanted}
+        if any(learner not in self._names for learner in wanted) and time.monotonic() >= self._again:
+            try:
+                self._add(wanted)
+            except TimeoutError:
+                self._again = time.monotonic() + _PAUSE
+        return {learner: self._names[learner] for learner in wanted if learner in self._names}
 
     def find(self, learner: str) -> str | None:
         """The name of a learner who was given one."""
@@ -92,8 +98,11 @@ class MadeUpNames:
         return self._names.get(learner)
 
     def forget(self, learner: str) -> bool:
-        """Delete a learner's name; whether there was one."""
-        if not self.path.exists():
+        """Delete a learner's name; whether there was one.
+
+        ``TimeoutError`` while another process is busy with the file for more than a few milliseconds.
+        """
+        if self.find(learner) is None:
             return False
         lock = self._locked()
         try:
@@ -108,18 +117,21 @@ class MadeUpNames:
         finally:
             lock.release()
 
-    def _add(self, learners: Iterable[str]) -> None:
+    def _add(self, learners: list[str]) -> None:
+        self._refresh()
+        if all(learner in self._names for learner in learners):  # another process has named them
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = self._locked()
         try:
             self._refresh()
-            made = []
+            drawn: dict[str, str] = {}
             for learner in learners:
-                if learner not in self._names:
-                    name = self._names[learner] = self._draw()
-                    self._taken.add(name)
-                    made.append(msgspec.json.encode(_Row(learner, name)) + b"\n")
-            if made:
+                if learner not in self._names and learner not in drawn:
+                    drawn[learner] = self._draw()
+                    self._taken.add(drawn[learner])
+            if drawn:
+                made = [msgspec.json.encode(_Row(who, name)) + b"\n" for who, name in drawn.items()]
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
                 with os.fdopen(descriptor, "rb+") as file:
                     end = file.seek(0, os.SEEK_END)
@@ -127,6 +139,7 @@ class MadeUpNames:
                     if end and file.read() != b"\n":
                         made.insert(0, b"\n")  # the last line is half written
                     file.write(b"".join(made))
+                self._names.update(drawn)  # now that they stand where others read them
                 self._stamp = self._now()
         finally:
             lock.release()
@@ -164,8 +177,8 @@ class MadeUpNames:
         deadline = time.monotonic() + _LOCK_WITHIN
         while not lock.acquire():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"another process has held {lock.path} for too long")
-            time.sleep(0.002)
+                raise TimeoutError(f"another process has held {lock.path} for too long: try again")
+            time.sleep(0.0005)
         return lock
 
     def _now(self) -> tuple[int, int, int]:
