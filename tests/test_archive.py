@@ -577,3 +577,45 @@ async def test_rejections_are_on_disk_with_the_flush(tmp_path: Path) -> None:
     assert second["base64"] == "//4="
     assert archive.rejected_path.stat().st_mode & 0o077 == 0
     archive.close()
+
+
+async def test_what_comes_while_a_learner_is_erased_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the disk is waited for, a segment is written anew or the rejected frames are."""
+    archive, ada, bob = opened(tmp_path), sender("ada"), sender("bob")
+    loop = asyncio.get_running_loop()
+    came = 0
+
+    async def come() -> None:
+        nonlocal came
+        came += 1
+        archive.append(bob, b'{"event":"x"}', 1.5)
+        archive.reject(bob, b"?%d" % came, 1.5, "not_json", "expected JSON")
+        archive.write()
+
+    def beside() -> None:
+        asyncio.run_coroutine_threadsafe(come(), loop).result(5)
+
+    def slow_sync(files: list[LineFile]) -> None:
+        beside()
+        for file in files:
+            file.sync()
+
+    def slow_write(path: Path, data: bytes) -> None:
+        beside()
+        segments.write_whole(path, data)
+
+    archive.append(ada, b'{"event":"y"}', 1.5)
+    archive.reject(ada, b"?", 1.5, "not_json", "expected JSON")
+    await archive.flush()
+    monkeypatch.setattr(archive, "_sync", slow_sync)
+    monkeypatch.setattr("lo_kernel.engine.archive.erasing.write_whole", slow_write)
+    assert await archive.erase(ada.student, "ada", 2.0) == (1, 1)
+    monkeypatch.undo()
+    await archive.flush()
+    archive.close()
+    assert came == 3
+    assert [record.n for record in archive.read()] == [2, 3, 4]
+    kept = archive.rejected_path.read_text().splitlines()
+    assert [json.loads(line)["text"] for line in kept] == ["?1", "?2", "?3"]

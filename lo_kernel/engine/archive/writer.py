@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -44,6 +44,7 @@ SEGMENT_BYTES: Final = 64 << 20
 _BUSY: Final = 1000  # events between two flushes from which on closed segments stay as they are
 _PLAIN: Final = 24  # but not more of them than so many
 _AT_ONCE: Final = 200  # a write of megabytes takes several times as long a line
+_Found = TypeVar("_Found")
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
@@ -74,6 +75,7 @@ class Archive:
         self.replaying: set[str] = set()  # digests of files that are going in now
         self._buffer: list[Line | NumberedLine] = []
         self._rejections: list[bytes] = []
+        self._holds_rejections = False  # while their file is written anew
         self._file: LineFile | None = None
         self._rejected_file: LineFile | None = None
         self._unsynced: list[LineFile] = []  # written to since they were synced last
@@ -276,7 +278,7 @@ class Archive:
         try:
             if self._buffer:
                 self._write_events()
-            if self._rejections:
+            if self._rejections and not self._holds_rejections:
                 self._write_rejections()
         except OSError as error:
             raise ArchiveError(
@@ -360,11 +362,9 @@ class Archive:
             self.write()
             done = [file for file in (self._file, self._rejected_file) if file is not None]
             self._file = self._rejected_file = None
-            await asyncio.to_thread(self._sync, done)
-            for file in done:
-                file.close()
-            self._unsynced = [file for file in self._unsynced if file not in done]
+            # what is written anew: nothing of it may be opened from here on
             closed = {segment.first for segment in self.segments()}
+            self._holds_rejections = True
 
             def erase() -> tuple[int, int]:
                 with self._keeping:
@@ -373,10 +373,16 @@ class Archive:
                     return erase_from_files(segments, self.rejected_path, student, user_id, time)
 
             try:
-                return await asyncio.to_thread(erase)
+                await asyncio.to_thread(self._sync, done)
+                self._unsynced = [file for file in self._unsynced if file not in done]
+                return await _to_its_end(erase)
             except OSError as error:
                 raise ArchiveError(f"the archive {self.folder} can't be written anew: {error}") from error
             finally:
+                self._holds_rejections = False
+                self._full += [file for file in done if file in self._unsynced]  # closed when they are synced
+                for file in set(done).difference(self._full):
+                    file.close()
                 self._untidy = True
                 self._keep()
 
@@ -493,6 +499,16 @@ class Archive:
                 on_progress(count + 1, len(segments))
         self._keep()
         return found
+
+
+async def _to_its_end(work: Callable[[], _Found]) -> _Found:
+    """Run something in a thread, and wait until it is over even when this is cancelled."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _mend(segment: Segment) -> str | None:
