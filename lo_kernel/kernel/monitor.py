@@ -25,6 +25,8 @@ from typing import Any, Final, Protocol
 import msgspec
 import zmq
 
+from lo_kernel.app.meter import memory
+
 __all__ = ["Monitor", "Outcome", "Sent", "Sink", "set_option"]
 
 _DELIMITER: Final = b"<IDS|MSG>"
@@ -306,11 +308,11 @@ class Monitor:
 
     def _burst(self) -> None:
         """Take what has gathered: at once where no cell runs, else when it is over, or much is there."""
-        sink, memory = self._sink, _memory()
+        sink, before = self._sink, memory()
         assert sink is not None
         while not self._ear.poll(0):
             behind = self._sent.count - self.seen
-            if not sink.busy() or behind > _MANY or _memory() - memory > _MUCH:
+            if not sink.busy() or behind > _MANY or memory() - before > _MUCH:
                 if self._drain() < _AT_ONCE:
                     return
             else:
@@ -409,15 +411,6 @@ def _add(outputs: dict[str, list[int]], kind: str, size: int) -> None:
     else:
         count[0] += 1
         count[1] += size
-
-
-def _memory() -> int:
-    """Bytes of memory that this process uses; 0 where the system doesn't say."""
-    try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - some 20 times a second
-            return int(file.read().split()[1]) * 4096
-    except OSError:
-        return 0
 
 
 def set_option(socket: Any, option: int, value: int, on_thread: Callable[[Callable[[], None]], None]) -> bool:
