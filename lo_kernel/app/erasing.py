@@ -18,9 +18,10 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from lo_kernel.app.holding import asked_by, names_inside
+from lo_kernel.app.holding import asked_by, by_key, naming
 from lo_kernel.app.security import ACCESS
 from lo_kernel.app.unfinished import Unfinished, begin, known, tidy, unfinished
+from lo_kernel.engine.errorlog import ErrorEntry
 from lo_kernel.engine.learners import mentions
 from lo_kernel.engine.registration import Registration
 from lo_kernel.engine.store import PLAIN
@@ -138,9 +139,8 @@ async def _erase(runtime: Runtime, begun: Unfinished) -> Erased:
     await _checkpoint(runtime, left)
     runtime.made_up.forget(student)
     runtime.rosters.notebook_names.forget(student)
-    for entry in runtime.errors:
-        if named(f"{entry.where} {entry.message} {entry.traceback} {entry.event!r}"):
-            runtime.errors.drop(entry)
+    for entry in await asyncio.to_thread(_errors_naming, runtime, named):
+        runtime.errors.drop(entry)
     left += await asyncio.to_thread(_files_left, runtime.workspace.path, named)
     texts = await asyncio.to_thread(runtime.reads.forget, student, named)
     runtime.functions.touch(COURSE_ROSTER)
@@ -190,6 +190,7 @@ async def _anew(runtime: Runtime) -> tuple[list[Registration], list[str], list[s
                 scope=old.scope,
                 context=old.context,
                 default=old.default,
+                release=_release_of(runtime, old),
             )
         )
     again, failed = [], []
@@ -203,15 +204,20 @@ async def _anew(runtime: Runtime) -> tuple[list[Registration], list[str], list[s
     return again, paused, failed
 
 
+def _release_of(runtime: Runtime, registration: Registration) -> str:
+    """The version of the module that a reducer is from, which counts as its code does; empty for others."""
+    module = runtime.modules.get(registration.module)
+    return module.version if module is not None and registration.id in module.reducers else ""
+
+
 async def _own_values(runtime: Runtime, named: Named, left: list[str]) -> int:
     """Delete values of one's own whose key names a learner; those that name one inside are told."""
     keys = await runtime.store.keys(PLAIN)
-    own = [key for key in keys if named(key)]
+    own, rest = await asyncio.to_thread(by_key, keys, named)
     await runtime.store.remove(PLAIN, own)
-    rest = [key for key in keys if key not in set(own)]
-    for key, text in zip(rest, await runtime.store.get_many(PLAIN, rest), strict=True):
-        if text is not None and names_inside(text, named):
-            left.append(f"the value {key!r} of the store, which names them: set it anew, with lo.kvs.set")
+    texts = await runtime.store.get_many(PLAIN, rest)
+    for key in await asyncio.to_thread(naming, rest, texts, named):
+        left.append(f"the value {key!r} of the store, which names them: set it anew, with lo.kvs.set")
     return len(own)
 
 
@@ -228,6 +234,14 @@ async def _old_states(runtime: Runtime, left: list[str]) -> None:
             )
             return
         await asyncio.sleep(0.02)
+
+
+def _errors_naming(runtime: Runtime, named: Named) -> list[ErrorEntry]:
+    return [
+        entry
+        for entry in runtime.errors
+        if named(f"{entry.where} {entry.message} {entry.traceback} {entry.event!r}")
+    ]
 
 
 def _files_left(workspace: Path, named: Named) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,7 +22,7 @@ from lo_kernel.engine.learners import mentions
 from lo_kernel.engine.store import PLAIN
 from lo_kernel.runtime import Runtime
 
-__all__ = ["COMMAND_LINE", "USER", "answer", "asked_by", "held", "names_inside"]
+__all__ = ["COMMAND_LINE", "USER", "answer", "asked_by", "by_key", "held", "naming"]
 
 COMMAND_LINE = "command line"
 FOLLOWER = "a kernel that follows"
@@ -58,15 +58,11 @@ async def held(runtime: Runtime, student: str, **asked: Any) -> dict[str, Any]:
 
     await runtime.pipeline.commit()  # what came a moment ago is in the store, too
     keys = await runtime.registry.keys("")
-    theirs = [key for key in keys if (parsed := parse_key(key)) is not None and parsed.student == student]
+    theirs = await asyncio.to_thread(_of, student, keys)
     values = zip(theirs, await runtime.registry.read(theirs), strict=True)
-    own, told = {}, []
-    plain = await runtime.store.keys(PLAIN)
-    for key, text in zip(plain, await runtime.store.get_many(PLAIN, plain), strict=True):
-        if text is not None and named(key):
-            own[key] = msgspec.json.decode(text)
-        elif text is not None and names_inside(text, named):
-            told.append(key)
+    own, rest = await asyncio.to_thread(by_key, await runtime.store.keys(PLAIN), named)
+    texts = zip(own, await runtime.store.get_many(PLAIN, own), strict=True)
+    told = await asyncio.to_thread(naming, rest, await runtime.store.get_many(PLAIN, rest), named)
     runtime.reads.act("export student", learners=[student], **asked)
     return {
         "learner": learner,
@@ -75,7 +71,7 @@ async def held(runtime: Runtime, student: str, **asked: Any) -> dict[str, Any]:
         "events": await asyncio.to_thread(events),
         "rejected": await asyncio.to_thread(_rejected, runtime, [student, learner.user_id]),
         "states": {key: value for key, value in values if value is not None},
-        "values": own,
+        "values": {key: msgspec.json.decode(text) for key, text in texts if text is not None},
         "named_in_values": told,
         "not_here": [
             "states that belong to several learners, such as those of a class",
@@ -85,9 +81,31 @@ async def held(runtime: Runtime, student: str, **asked: Any) -> dict[str, Any]:
     }
 
 
-def names_inside(text: bytes, named: Callable[[str], bool]) -> bool:
-    """Whether a JSON value names somebody in one of its texts, or in a key of an object."""
-    return any(named(f'"{each}"') for each in _strings(msgspec.json.decode(text)))
+def by_key(keys: list[str], named: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """Keys of one's own that name somebody, and the others. A school's are many: in a thread, best."""
+    own: list[str] = []
+    rest: list[str] = []
+    for key in keys:
+        (own if named(key) else rest).append(key)
+    return own, rest
+
+
+def naming(keys: Sequence[str], texts: Sequence[bytes | None], named: Callable[[str], bool]) -> list[str]:
+    """The keys whose values name somebody inside: in a text, or in a key of an object.
+
+    ``texts`` are the values, as JSON. As long as reading all of it takes: in a thread, best.
+    """
+    values = zip(keys, texts, strict=True)
+    return [
+        key
+        for key, text in values
+        if text is not None and any(named(f'"{each}"') for each in _strings(msgspec.json.decode(text)))
+    ]
+
+
+def _of(student: str, keys: list[str]) -> list[str]:
+    """The keys of a learner's states."""
+    return [key for key in keys if (parsed := parse_key(key)) is not None and parsed.student == student]
 
 
 def _strings(value: Any) -> Iterator[str]:
