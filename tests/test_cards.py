@@ -180,6 +180,8 @@ def test_errors_unfold_to_their_tracebacks() -> None:
     for text in (errors_text(log), Page(errors_html(log)).text):
         for part in ("reducer 'count'", "KeyError: 'doc_id'", "(2 times)", "Traceback", "TooLarge", "20 MiB"):
             assert part in text
+        for line in log[0].traceback.splitlines():  # each says where, the last one only what is known
+            assert line in text
     assert Page(errors_html(log)).tags.count("details") == 1
     assert errors_text([]) == "nothing went wrong so far"
     assert "Nothing went wrong" in errors_html([])

@@ -193,7 +193,10 @@ def job_html(job: JobLike) -> str:
 
 
 def errors_text(entries: Iterable[ErrorLike]) -> str:
-    """What went wrong in the background, the last traceback line of each; empty: a sentence that says so."""
+    """What went wrong in the background: a line each, with its whole traceback, which a text can't fold.
+
+    The last line of a traceback alone would say again what the line above says, and not where.
+    """
     lines = []
     for entry in entries:
         lines.append(
