@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,32 @@ async def test_a_client_is_told_at_once_and_then_as_events_get_to_disk(settings:
         assert await hear(ws, "ack") == {"status": "ack", "stream": STREAM, "n": 0}
         await say(ws, who(), *[typed(number) for number in range(99)])
         await hear_count(ws, 100)
+
+
+async def test_one_that_comes_back_while_the_disk_fails_is_told_all_that_is_there(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another's try, which had these events too, takes them along; what is told is what is on disk."""
+    async with talking(settings) as (runtime, ws):
+        await say(ws, lock(), who())
+        await hear_count(ws, 1)
+        real, go, waits = runtime.archive._sync, threading.Event(), threading.Event()
+
+        def failing(files: Any) -> None:
+            monkeypatch.setattr(runtime.archive, "_sync", real)
+            waits.set()
+            go.wait(5)
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(runtime.archive, "_sync", failing)
+        await say(ws, *[typed(number) for number in range(10)])
+        await auntil(lambda: waits.is_set() and runtime.archive.last == 11)
+        async with connect(runtime.ingest_url) as again:
+            await say(again, lock())
+            while (await ws.receive()).type is not aiohttp.WSMsgType.CLOSE:
+                pass
+            go.set()
+            assert (await hear(again, "ack"))["n"] == 11
 
 
 async def test_acknowledgements_come_at_most_every_50_ms(settings: Settings) -> None:

@@ -619,3 +619,48 @@ async def test_what_comes_while_a_learner_is_erased_is_kept(
     assert [record.n for record in archive.read()] == [2, 3, 4]
     kept = archive.rejected_path.read_text().splitlines()
     assert [json.loads(line)["text"] for line in kept] == ["?1", "?2", "?3"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_what_a_disk_refused_is_written_again_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """A disk may say once that it failed, drop what it had, and say at the next try that all is well."""
+    archive, ada = opened(tmp_path), sender("ada")
+    archive.append(ada, b'{"event":"safe"}', 1.5)
+    await archive.flush()
+    file = archive._file
+    assert file is not None
+    safe, real = file.size, lines._sync
+    failing = True
+
+    def sync(descriptor: int) -> None:
+        nonlocal failing
+        if failing:
+            failing = False
+            if lost:
+                os.truncate(file.path, safe)  # and with zeros where the pages were
+                os.truncate(file.path, file.size)
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(lines, "_sync", sync)
+    for number in range(3):
+        archive.append(ada, b'{"event":"%d"}' % number, 1.5)
+    with pytest.raises(ArchiveError, match="No space left"):
+        await archive.flush()
+    again = []
+    monkeypatch.setattr(lines, "_sync", lambda descriptor: again.append(descriptor))
+    archive.append(ada, b'{"event":"later"}', 1.5)
+    if lost:
+        for _ in range(2):
+            with pytest.raises(ArchiveError, match=f"lost what was written to .* behind byte {safe}, which"):
+                await archive.flush()
+        assert again == []
+        return
+    before = file.path.read_bytes()
+    assert await archive.flush() == 5
+    assert len(again) == 2  # what was refused, and then the file
+    assert file.path.read_bytes().startswith(before)
+    assert [record.n for record in archive.read()] == [1, 2, 3, 4, 5]
+    archive.close()

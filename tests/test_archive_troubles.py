@@ -130,3 +130,29 @@ async def test_lines_that_are_no_events_are_passed_over_by_whoever_reads(setting
             await say(ws, who("u0"), typed())
             for each in (runtime, follower):
                 await expect(each, key_of("u0"), {"n": 3})
+
+
+async def test_a_torn_line_is_cut_off_on_a_full_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start needs no room: what the line was is kept in memory until there is some."""
+    sender: Any = Sender(identify({"user_id": "u0"}), "a")  # type: ignore[arg-type]
+    archive = Archive(tmp_path, ErrorLog())
+    archive.open(writable=True)
+    archive.append(sender, b'{"event":"x"}', 1.5)
+    await archive.flush()
+    archive.close()
+    path = next(archive.folder.glob("events-*"))
+    path.write_bytes(path.read_bytes() + b'{"n":2,"t":1.5,"by"')
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lines.LineFile, "append", full)
+        archive.open(writable=True)
+        assert archive.last == 1
+        assert archive.errors.of(f"archive {path.name}")[0].kind == "TornLine"
+    await archive.flush()
+    assert '{\\"n\\":2' in archive.rejected_path.read_text()
+    archive.close()

@@ -56,6 +56,7 @@ class Committer:
         self.on_synced: list[Callable[[int], None]] = []
         self.on_committed: list[Callable[[ReducerRow], None]] = []
         self.committing = asyncio.Lock()
+        self._syncing = asyncio.Lock()
         self._runs: dict[Run, RowMaker] = {}
         self._ceiling = 0  # number of the event at which to look again
         self._large = 0  # bytes of large events that wait for the disk
@@ -224,6 +225,10 @@ class Committer:
         if not self.archive.writable:
             self.synced = self.archive.last
             return self.synced
+        async with self._syncing:  # one after another: what one could not do is seen by the next
+            return await self._sync_now()
+
+    async def _sync_now(self) -> int:
         marks, large = self.streams.marks(), self._large
         try:
             synced = await self.archive.flush()

@@ -7,6 +7,7 @@ r"""Lines of the archive, and files that whole lines are put at the end of.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -131,7 +132,8 @@ class LineFile:
     """A file, readable by its user alone, at whose end whole lines are put.
 
     A write that fails half way is taken back: readers see whole lines, and the same bytes can be tried
-    again. Raises ``OSError``.
+    again. What a :meth:`sync` could not bring to the disk is written once more by the next one, since the
+    operating system may tell of it once, and forget it. Raises ``OSError``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -140,6 +142,8 @@ class LineFile:
         self.size = os.fstat(self._descriptor).st_size
         self._torn = False
         self._named = False  # whether its name is on disk, too
+        self._safe = self.size  # bytes of it that are
+        self._failed = False
 
     def append(self, data: bytes) -> None:
         """Hand lines to the operating system; they are on disk after :meth:`sync`."""
@@ -160,16 +164,48 @@ class LineFile:
 
     def sync(self) -> None:
         """Wait until all of it is on disk; from any thread."""
-        getattr(os, "fdatasync", os.fsync)(self._descriptor)
+        size = self.size
+        try:
+            if self._failed:
+                self._write_again(size)
+            _sync(self._descriptor)
+        except OSError:
+            self._failed = True
+            raise
+        self._safe, self._failed = size, False
         if not self._named:
             sync_folder(self.path.parent)
             self._named = True
+
+    def _write_again(self, size: int) -> None:
+        """Write what is not safe over itself, as it can be read now; it is told where it no longer can."""
+        with self.path.open("rb+", buffering=0) as file:
+            same = os.path.sameopenfile(file.fileno(), self._descriptor)
+            at = self._safe
+            while at < size:
+                file.seek(at)
+                data = file.read(min(CHUNK, size - at))
+                if (
+                    not data or b"\0" in data or not same
+                ):  # no line holds a zero: they stand where pages were given up
+                    raise OSError(
+                        errno.EIO,
+                        f"the disk lost what was written to {self.path.name} behind byte {at:,}, which was "
+                        "never acknowledged: end this process, and have clients send it to the next one",
+                    )
+                file.seek(at)
+                at += file.write(data)
+            _sync(file.fileno())
 
     def close(self) -> None:
         """Let go of it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _sync(descriptor: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 def line_at(descriptor: int, offset: int, size: int) -> bytes:

@@ -152,7 +152,8 @@ class Archive:
                 self._rejections.append(
                     rejection_line(0.0, None, torn, "torn_line", "half written when a process ended")
                 )
-                self._write_rejections()
+                with contextlib.suppress(OSError):  # there may be room later on: it is written with the next
+                    self._write_rejections()
             file.truncate(end)
             os.fsync(file.fileno())
         self.errors.add(
