@@ -123,6 +123,7 @@ class EventFile:
         number = 0
         known = False
         nothing_held = not held.last
+        untimed = 0
         for line, record in format.records(self.bytes):
             number += 1
             if perf_counter() > deadline.at:
@@ -138,6 +139,7 @@ class EventFile:
                 parsed = self._mended(line, record, error, known)
             if parsed is None:
                 continue
+            without, untimed = untimed != format.untimed, format.untimed
             if learner is not None and parsed[1].student != learner:
                 report.others += 1
                 continue
@@ -146,6 +148,7 @@ class EventFile:
                 report.held += 1
                 yield PAUSE  # so that a limit can count it
                 continue
+            report.untimed += without
             yield number, parsed
         self._end()
 
@@ -174,12 +177,14 @@ class EventFile:
                     if number in held:
                         self.report.held += 1
                     else:
+                        untimed = self.format.untimed
                         try:
                             parsed = parse(record)
                         except EventError as error:
                             parsed = self._mended(line, record, error, False)
                         if parsed is not None:
                             time, sender, body, raw = parsed
+                            self.report.untimed += untimed != self.format.untimed
                             found.append((sender, body, raw, time, number))
                 if len(found) >= most or perf_counter() > deadline.at:
                     yield found

@@ -213,11 +213,13 @@ class _Fold:
         reducer, awaited, task = self.reducer, self._awaited, asyncio.current_task()
         as_record = self._event_of is event_of
         kept_bytes = 0
+        format, alone = self.files[0].format, event_of is not _event_of_merged
         for number, record in records:
             if report.events == limit:
                 break
             if perf_counter() > deadline.at:
                 await self._turn()
+            untimed = format.untimed
             try:
                 pair = event_of(record)
             except EventError as error:
@@ -233,13 +235,15 @@ class _Fold:
                 report.others += 1
                 continue
             report.events += 1
+            without = alone and untimed != format.untimed  # several files count for themselves
+            report.untimed += without
             ident = student if student_only else ident_of(student, event["client"])
             state = states.get(ident)
             if state is None:
                 if ident is None:
                     continue
                 state = self._new(ident)
-            if as_record and type(record) is bytes:
+            if as_record and type(record) is bytes and not without:  # read again it had another's time
                 kept: Any = record
                 kept_bytes += len(record)
             else:
@@ -306,7 +310,7 @@ class _Fold:
         state.state = self._decode(state.base)
         since, state.since = state.since, []
         for kept in since:
-            event = self._event_of(kept)[1] if type(kept) is bytes else kept
+            event = self._again(kept) if type(kept) is bytes else kept
             try:
                 internal = await self._answer(event, state.state)
                 if internal is not False:
@@ -317,6 +321,14 @@ class _Fold:
                     raise
                 self._failed(error, "an event before", event)
                 state.state = self._decode(state.base)
+
+    def _again(self, record: bytes) -> Event:
+        """The event of a record that was read before; those to come go on from the newest one's time."""
+        format = self.files[0].format
+        time = format.time
+        event: Event = self._event_of(record)[1]
+        format.time = time
+        return event
 
     async def _settle(self, state: _State) -> None:
         """Bring a state's text up to now; an event whose state is no JSON is left out."""

@@ -25,7 +25,8 @@ class ReplayReport:
     """How far a replay is, and in the end what came of it.
 
     ``events`` were added, ``held`` were in the archive already, ``others`` are of other learners than the
-    one asked for; ``skipped`` has what couldn't be used, by reason. ``done`` of ``total`` bytes are read.
+    one asked for; ``skipped`` has what couldn't be used, by reason. ``untimed`` of what was added had no
+    time, and has that of the record before it. ``done`` of ``total`` bytes are read.
 
     >>> ReplayReport(files=["a.study.log"], events=10, held=2)
     10 events added from a.study.log; 2 held already
@@ -35,6 +36,7 @@ class ReplayReport:
     events: int = 0
     held: int = 0
     others: int = 0
+    untimed: int = 0
     skipped: dict[str, Skipped] = field(default_factory=dict)
     done: int = 0
     total: int = 0
@@ -79,6 +81,10 @@ class ReplayReport:
             lines[0] += f"; {self.others:,} of other learners"
         if self.ended is not None:
             lines[0] += f" ({self.seconds:.1f} s, {self.rate:,.0f} records/s)"
+        if self.untimed:
+            lines.append(
+                f"{self.untimed:,} without a time; they have that of the record before them, or of the file"
+            )
         for reason, skipped in self.skipped.items():
             lines.append(f"{skipped.count:,} left out: {reason}")
             lines += [f"    {text}" for text in skipped.first]

@@ -35,7 +35,11 @@ class FileVerbs(Verbs):
         plain or compressed. ``learner`` (a safe id) takes that learner's events alone, ``limit`` the first
         so many; ``source`` is the context of events that name none. What is held already is skipped, so a
         file can be replayed again, and a replay that was cancelled goes on. The report says what was taken
-        and what was not, with file and line.
+        and what was not, with file and line; a record whose time is not clear (``01/03/2024``) is left out.
+
+        A table has columns for learner and event (and time), found by usual names such as ``student``,
+        ``action``, ``timestamp``; all its values are texts, its context is ``table``, and its learner
+        ``ann`` becomes ``table-ann``. See "Files of events" in the documentation.
         """
         from lo_kernel.engine.files import check_files
         from lo_kernel.engine.replay import check_replay, replay

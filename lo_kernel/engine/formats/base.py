@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
@@ -13,7 +14,16 @@ from lo_kernel.engine.formats.source import LONGEST, numbered_lines
 from lo_kernel.engine.halves import mended
 from lo_kernel.errors import EventError
 
-__all__ = ["LATEST", "Format", "Parsed", "decode_object", "encode", "parse_time", "whole_of", "with_identity"]
+__all__ = [
+    "LATEST",
+    "Format",
+    "Parsed",
+    "decode_object",
+    "encode",
+    "parse_time",
+    "whole_of",
+    "with_identity",
+]
 
 encode = msgspec.json.Encoder().encode
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
@@ -21,6 +31,12 @@ LATEST: Final = 1e11
 """Times from here on, in seconds since 1970, are none."""
 
 _MOST: Final = 5000  # senders that a format remembers
+
+_WRITTEN: Final = re.compile(
+    r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})"  # the year first: then it is clear what is a month
+    r"(?:(?:T|\s+)(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d+))?)?\s*([AaPp][Mm])?\s*(Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?"
+)
+_DIGITS: Final = re.compile(r"((?:19|20)\d{2})(\d{2})(\d{2})(?:(\d{2})(\d{2})(\d{2}))?")
 
 
 Parsed = tuple[float, Sender, dict[str, Any], bytes]
@@ -47,6 +63,8 @@ class Format:
         self.mark = mark or {}
         self.default_source = source if source is not None else self.source
         self.time = time
+        self.untimed = 0
+        """Records that had no time, up to now."""
         self._senders: dict[Any, Sender] = {}
 
     def records(self, chunks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
@@ -80,10 +98,23 @@ class Format:
         time, sender, body, _ = parsed
         return sender.student, sender.event(body, time)
 
-    def at(self, time: float | None) -> float:
-        """A record's time; where it has none, that of the one before."""
+    def at(self, time: float | None, said: Any = None) -> float:
+        """A record's time; where it has none, that of the one before.
+
+        ``said`` is what the record has in its place. Raises :class:`EventError` where that says no time:
+        one that was made up would be there for good, and not be told from the others.
+        """
         if time is not None and 0.0 <= time < LATEST:
             self.time = time
+            return time
+        if said is None:
+            said = time
+        if said is not None and said != "":
+            raise EventError(
+                f"expected a time such as '2024-03-01 11:00:00' or seconds since 1970, got {said!r}",
+                reason="time_unreadable",
+            )
+        self.untimed += 1
         return self.time
 
     def sender(self, key: Any, make: Callable[[], Sender]) -> Sender:
@@ -118,28 +149,56 @@ def decode_object(record: bytes) -> dict[str, Any]:
 
 
 def parse_time(value: Any) -> float | None:
-    """A time as people write it, in seconds since 1970 (UTC); ``None`` where it is none.
+    """A time as people write it, in seconds since 1970 (UTC); ``None`` where it is none, or not a clear one.
 
-    A number is in seconds, milliseconds or microseconds, whichever gives a year between 1973 and 5138; a
-    text is ISO 8601 (without a zone: UTC).
+    A number is in seconds, milliseconds or microseconds, whichever gives a year between 1973 and 5138. A
+    text is such a number, ISO 8601, or a date with the year first, with or without a time of day; without
+    a zone it is UTC. Where day or month come first nobody can say which is which, so that is none.
 
     >>> parse_time(1700000000000), parse_time("2023-11-14T22:13:20Z"), parse_time("1700000000.5")
     (1700000000.0, 1700000000.0, 1700000000.5)
-    >>> parse_time("yesterday") is None
-    True
+    >>> parse_time("2023/11/14 22:13:20"), parse_time("2023-11-14 10:13:20 PM UTC"), parse_time("20231114")
+    (1700000000.0, 1700000000.0, 1699920000.0)
+    >>> parse_time("yesterday") is None, parse_time("01/03/2024 11:00") is None
+    (True, True)
     """
     if isinstance(value, str):
+        value = value.strip()
+        if (moment := _written(value)) is not None:
+            return moment
         try:
-            value = float(value)
+            value = float(value) if "_" not in value else None
         except ValueError:
-            try:
-                moment = datetime.fromisoformat(value.strip())
-            except ValueError:
-                return None
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e17:
         return None
     return float(value) / (1e6 if value >= 1e14 else 1e3 if value >= 1e11 else 1.0)
+
+
+def _written(text: str) -> float | None:
+    """The time of a text that is a date, maybe with a time of day."""
+    try:
+        if digits := _DIGITS.fullmatch(text):  # as seconds these were days of 1970, as milliseconds far away
+            moment = datetime(*(int(part) for part in digits.groups() if part), tzinfo=UTC)  # type: ignore[misc,arg-type]
+        elif parts := _WRITTEN.fullmatch(text):
+            year, _, month, day, hour, minute, second, part, half, zone = parts.groups()
+            if half is not None:
+                if not 1 <= int(hour) <= 12:
+                    return None
+                hour = str(int(hour) % 12 + 12 * (half in ("PM", "pm", "Pm", "pM")))
+            clear = (
+                f"{year}-{int(month):02}-{int(day):02}T{int(hour or 0):02}:{minute or '00'}:{second or '00'}"
+            )
+            clear += f".{part[:6]}" if part else ""
+            clear += "+00:00" if zone in (None, "Z", "UTC", "GMT") else zone
+            moment = datetime.fromisoformat(clear)
+        elif any(mark in text for mark in "-:TW"):  # digits alone may look like a date and be a number
+            moment = datetime.fromisoformat(text)
+        else:
+            return None
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def with_identity(auth: Any) -> Identity | None:

@@ -129,7 +129,7 @@ class JsonLines(Format):
         sender = self.sender(
             key, lambda: Sender(identity, self.default_source, {"executable": "replay"}, lock, {}, self.mark)
         )
-        time = self.at(_time_of(body))
+        time = self.at(*_time_of(body))
         if auth is not None or b"\n" in text:
             text = encode(body)
         return time, sender, body, text
@@ -162,7 +162,11 @@ def _chain(seen: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _time_of(body: dict[str, Any]) -> float | None:
+def _time_of(body: dict[str, Any]) -> tuple[float | None, Any]:
+    """The time of an event as a client sent it, and what is said of it that can't be read.
+
+    ``time`` and ``ts`` are other things in many bodies: what can't be read there says nothing of a time.
+    """
     metadata = body.get("metadata")
     inner = metadata if type(metadata) is dict else {}
     for value in (
@@ -173,5 +177,6 @@ def _time_of(body: dict[str, Any]) -> float | None:
         body.get("ts"),
     ):
         if value is not None and (time := parse_time(value)) is not None:
-            return time
-    return None
+            return time, None
+    said = (body.get("timestamp"), inner.get("ts"), inner.get("iso_ts"))
+    return None, next((value for value in said if value is not None), None)

@@ -169,7 +169,8 @@ class StudyLog(Format):
         if sender is None:
             sender = self.sender(key, lambda: self._make(auth, metadata, server))
         if time is None:
-            time = parse_time(stamp.decode(errors="replace"))
+            said = stamp.decode(errors="replace").rstrip("\r")
+            return self.at(parse_time(said), said), sender, body, raw
         return self.at(time), sender, body, raw
 
     def _make(self, auth: Any, metadata: bytes, server: bytes) -> Sender:

@@ -79,7 +79,8 @@ class Csv(Format):
         if "event" not in body:
             raise EventError(f"expected an event, in a column named {', '.join(EVENT)}", reason="no_event")
         sender = self.sender(learner, lambda: self._make(learner))
-        return self.at(parse_time(body.get("timestamp"))), sender, body, encode(body)
+        stamp = body.get("timestamp")
+        return self.at(parse_time(stamp), stamp), sender, body, encode(body)
 
     def _make(self, learner: str) -> Sender:
         providence, dash, _ = learner.partition("-")

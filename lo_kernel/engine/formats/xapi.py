@@ -50,7 +50,8 @@ class Statements(Format):
         identity = _identity(actor)
         if type(verb) is not dict or type(verb.get("id")) is not str:
             raise EventError(f"expected 'verb' with an 'id', got {verb!r}", reason="no_verb")
-        time = parse_time(statement.get("timestamp")) or parse_time(statement.get("stored"))
+        stamp, stored = statement.get("timestamp"), statement.get("stored")
+        time = parse_time(stamp) or parse_time(stored)
         body: dict[str, Any] = {"event": verb["id"].rstrip("/").rpartition("/")[2] or verb["id"]}
         statement.pop("authority", None)
         body.update((name, value) for name, value in statement.items() if name != "event")
@@ -58,7 +59,7 @@ class Statements(Format):
             identity.safe_user_id,
             lambda: Sender(identity, self.default_source, {"executable": "replay"}, {}, {}, self.mark),
         )
-        return self.at(time), sender, body, encode(body)
+        return self.at(time, stamp if stamp is not None else stored), sender, body, encode(body)
 
 
 def encode_if_needed(record: Any) -> bytes:
