@@ -56,6 +56,10 @@ class Answer:
             raise self.error
         return learners(*self.values)
 
+    async def now(self) -> list[dict[str, Any]]:
+        """The same."""
+        return await self.rows()
+
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
         """As `LiveSource` has it."""
         self.listeners.append(callback)

@@ -45,6 +45,9 @@ class LiveSource(Protocol):
     async def rows(self) -> list[dict[str, Any]]:
         """The answer as it is now; runs on the app's loop."""
 
+    async def now(self) -> list[dict[str, Any]]:
+        """The same for a cell that holds the loop: one step gives it, unless it has to be waited for."""
+
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
         """Call ``callback`` on the app's loop when the answer may have changed; returns what ends it."""
 
@@ -215,7 +218,7 @@ class LiveDisplay:
                 return self._bridge.run_sync(asyncio.wait_for(self._source.rows(), _PATIENCE))
             except TimeoutError:
                 return None
-        return _at_once(self._source.rows())
+        return _at_once(self._source.now())
 
     async def _publish(self, me: object) -> None:
         """Update while live, on the app's loop."""

@@ -25,7 +25,7 @@ class QueryVerbs(Verbs):
         whole answer, such as a course that isn't there, raises :class:`QueryError`.
         """
         runtime = self._runtime
-        runtime.executor.prepare_one(query, parameters)
+        runtime.executor.prepare_one(query, parameters).close()
         name = query if isinstance(query, str) else "a query"
         job: Job[Any] | None = None
 
@@ -84,6 +84,6 @@ class QueryVerbs(Verbs):
         ``.error`` says why; all of them come again when there is one.
         """
         runtime = self._runtime
-        runtime.executor.prepare_one(query, parameters)
+        runtime.executor.prepare_one(query, parameters).close()
         names = runtime.rosters.notebook_names
         return self._bridge.iterate(lambda: runtime.live.watch(query, parameters, names=names))

@@ -16,7 +16,7 @@ from lo_kernel.errors import QueryError
 from lo_kernel.query.executor import Executor, Running
 from lo_kernel.query.naming import Naming
 from lo_kernel.query.ports import JSON, Changes
-from lo_kernel.query.rows import Rows
+from lo_kernel.query.rows import Rows, flat_rows
 from lo_kernel.query.shared import OnError, Shared
 from lo_kernel.query.subscription import Subscription
 
@@ -77,6 +77,8 @@ class LiveQueries:
                 on_end=lambda ended: self._ended(key, ended),
             )
             self._shared[key] = shared
+        else:
+            running.close()
         subscription = Subscription(shared, queue)
         shared.add(subscription)
         return subscription
@@ -94,7 +96,7 @@ class LiveQueries:
         A reader that is slow gets the newest state of each row, once. An answer that is an error as a whole
         is :class:`Rows` with ``.error``; when there is one again, all of it comes.
         """
-        self.executor.prepare_one(query, parameters)
+        self.executor.prepare_one(query, parameters).close()
         async with self.subscribe(query, None, parameters, strict=True, queue=queue) as subscription:
             async for update in subscription:
                 if not update.mark:
@@ -106,20 +108,25 @@ class LiveQueries:
         parameters: Mapping[str, JSON] | None = None,
         *,
         names: Mapping[str, str] | None = None,
+        naming: Naming = False,
     ) -> LiveSource:
         """A query as something that can be asked again and again, and says when to; for charts.
 
-        Raises :class:`QueryError` at once for a query that can't run.
+        ``naming`` is which names the answer holds, ``names`` adds a column of them. Raises
+        :class:`QueryError` at once for a query that can't run.
         """
-        self.executor.prepare_one(query, parameters)
-        return LiveSource(self, query, parameters, names)
+        self.executor.prepare_one(query, parameters).close()
+        return LiveSource(self, query, parameters, names, naming)
 
-    def key(
-        self, query: Any, parameters: Mapping[str, JSON] | None = None, exports: Sequence[str] | None = None
-    ) -> bytes:
-        """What is the same for all who can share one computation."""
-        running = self.executor.prepare(query, exports, parameters)
-        return _key(query, running, False, None)
+    def find(
+        self, query: Any, parameters: Mapping[str, JSON] | None = None, *, names: Naming = False
+    ) -> Shared | None:
+        """The computation of a query that somebody is looking at; ``None`` where nobody is."""
+        running = self.executor.prepare(query, None, parameters)
+        try:
+            return self._shared.get(_key(query, running, names, None))
+        finally:
+            running.close()
 
     def reducers_changed(self, *_: object) -> None:
         """Say that a reducer was replaced, so that queries look at it anew."""
@@ -163,29 +170,81 @@ class LiveSource:
         self,
         live: LiveQueries,
         query: Any,
-        parameters: Mapping[str, JSON] | None,
-        names: Mapping[str, str] | None,
+        parameters: Mapping[str, JSON] | None = None,
+        names: Mapping[str, str] | None = None,
+        naming: Naming = False,
     ) -> None:
         self._live = live
         self._query = query
         self._parameters = parameters
         self._names = names
+        self._naming = naming
+        self._subscription: Subscription | None = None
 
     async def rows(self) -> Rows:
-        """All rows as they are now. While somebody is subscribed, they need no new computation."""
-        key = self._live.key(self._query, self._parameters)
-        shared = self._live._shared.get(key)
-        if shared is not None and shared.started:
+        """All rows as they are now. While somebody is subscribed, they need no new computation.
+
+        Raises what the answer failed with as a whole, such as a store that is away.
+        """
+        shared = self._shared()
+        if shared is not None:
             await shared.settled()
-            self._live.executor.record(shared.running, shared.running.learners())
-            return shared.board.snapshot().rows(self._names)
-        return await self._live.executor.rows(self._query, self._parameters, names=self._names, newest=False)
+            if shared.answers:
+                return self._of(shared)
+        return await self._apart()
+
+    async def now(self) -> Rows:
+        """The same for whoever can't wait for what is under way: rather another computation.
+
+        It is there within one step where the reducers answer and states are read without waiting.
+        """
+        shared = self._shared()
+        return self._of(shared) if shared is not None and shared.at_rest else await self._apart()
 
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
         """Call ``callback`` on the app's loop after each change; gives what ends it."""
-        subscription = self._live.subscribe(self._query, None, self._parameters, strict=True, queue=1)
-        subscription.on_push = callback
+        subscription = self._live.subscribe(
+            self._query, None, self._parameters, names=self._naming, strict=True, queue=1
+        )
+
+        def told() -> None:
+            subscription.skip()  # the rows are asked for
+            callback()
+
+        subscription.on_push = told
+        self._subscription = subscription
         return subscription.close
+
+    def _shared(self) -> Shared | None:
+        own = self._subscription
+        if own is not None and not own.closed:
+            return own.shared
+        return self._live.find(self._query, self._parameters, names=self._naming)
+
+    def _of(self, shared: Shared) -> Rows:
+        running, own = shared.running, self._subscription
+        if own is None or own.closed:  # what a subscription gets is put on record by itself
+            self._live.executor.record(running, running.learners())
+        (export,) = running.exports
+        return flat_rows(running.answer(export), self._names, running.behind())
+
+    async def _apart(self) -> Rows:
+        executor = self._live.executor
+        running = self._prepared()
+        try:
+            if await executor.wait(running):
+                running.close()
+                running = self._prepared()
+            await executor.start(running)
+            (export,) = running.exports
+            return flat_rows(running.answer(export), self._names, running.behind())
+        finally:
+            running.close()
+
+    def _prepared(self) -> Running:
+        return self._live.executor.prepare(
+            self._query, None, self._parameters, names=self._naming, strict=True
+        )
 
 
 def _key(query: Any, running: Running, names: Naming, stamps: Any) -> bytes:

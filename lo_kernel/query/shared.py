@@ -97,6 +97,16 @@ class Shared:
         self._reducers |= reducers
         self._schedule()
 
+    @property
+    def answers(self) -> bool:
+        """Whether there is an answer, which somebody looks at and isn't told to be an error as a whole."""
+        return self.started and bool(self.readers) and not self.board.failed
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the answer has all that changed so far."""
+        return self.answers and self._task is None and self._timer is None and not self._dirty
+
     async def settled(self) -> None:
         """Wait until what changed so far is in the answer."""
         for _ in range(2):  # one that runs now began before what changed last
@@ -178,7 +188,7 @@ class Shared:
             self._done(since)
 
     async def _changes(self, dirt: Dirt, whole: bool) -> Mapping[str, Change]:
-        if dirt.reducers and isinstance(self.query, str):
+        if (dirt.reducers or whole) and isinstance(self.query, str):
             name, dag = self._named(self.query)
             if dag.json != self.running.dag.json:
                 before = self.running

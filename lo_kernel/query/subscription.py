@@ -21,7 +21,7 @@ class Subscription:
     """What one reader still has to get: an async iterator of :class:`Update`, everything first."""
 
     def __init__(self, shared: Shared, limit: int) -> None:
-        self._shared = shared
+        self.shared = shared
         self._limit = max(1, limit)
         self._queue: deque[Update] = deque()
         self._missed: dict[str, None] | None = None
@@ -36,12 +36,17 @@ class Subscription:
     @property
     def running(self) -> Running:
         """The query as it runs."""
-        return self._shared.running
+        return self.shared.running
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is told no more."""
+        return self._closed
 
     @property
     def started(self) -> bool:
         """Whether the first answer is there; not while a reducer goes through the past."""
-        return self._shared.started
+        return self.shared.started
 
     @property
     def waiting(self) -> int:
@@ -56,14 +61,14 @@ class Subscription:
 
     async def settled(self) -> None:
         """Wait until all that changed so far is in the answer."""
-        await self._shared.settled()
+        await self.shared.settled()
 
     def anew(self) -> None:
         """Have everything as it is now come next, in the place of what waits."""
         if self.started:
             self._queue.clear()
             self._missed = None
-            self.push(self._shared.board.everything())
+            self.push(self.shared.board.everything())
 
     def push(self, update: Update) -> None:
         """Put an update into the queue; into one that is full, only what it was about."""
@@ -78,6 +83,11 @@ class Subscription:
         if self.on_push is not None:
             self.on_push()
 
+    def skip(self) -> None:
+        """Let go of what waits: whoever is told that there is something asks for the answer as it is."""
+        self._queue.clear()
+        self._missed = None
+
     def fail(self, error: BaseException) -> None:
         """End with an error."""
         self._error = error
@@ -87,14 +97,14 @@ class Subscription:
         """Put on record whose data this reader gets, where there is somebody new among them."""
         if self._recorded is None or not learners <= self._recorded:
             self._recorded = learners
-            self._context.run(self._shared.executor.record, self._shared.running, learners)
+            self._context.run(self.shared.executor.record, self.shared.running, learners)
 
     def close(self) -> None:
         """Be told no more."""
         if not self._closed:
             self._closed = True
             self._wake.set()
-            self._shared.remove(self)
+            self.shared.remove(self)
 
     def __aiter__(self) -> Subscription:
         return self
@@ -107,7 +117,7 @@ class Subscription:
             return self._queue.popleft()
         if self._missed is not None:
             missed, self._missed = self._missed, None
-            return self._shared.board.newest(missed)
+            return self.shared.board.newest(missed)
         assert self._error is not None
         raise self._error
 
