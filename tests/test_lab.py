@@ -14,13 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import aiohttp
 import nbformat
 import pytest
 from harness import isolated_environment
 from waiting import until
+
+from lo_kernel.app.charts import MIME, Chart, Kind
+from lo_kernel.app.grid import Grid, in_panels
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -177,6 +180,13 @@ def counts(page: Page) -> dict[str, int]:
     return {match[1]: int(match[2].replace(",", "")) for match in found if match}
 
 
+def write_notebook(path: Path, cells: list[Any]) -> None:
+    """A notebook for our kernel."""
+    spec = {"name": "learning_observer", "display_name": "Learning Observer", "language": "python"}
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})  # type: ignore[no-untyped-call]
+    nbformat.write(book, path)  # type: ignore[no-untyped-call]
+
+
 def test_pick_the_kernel_from_the_launcher(lab: Lab, page: Page) -> None:
     """`Learning Observer` stands in the launcher with its logo; its notebook has `lo`, shown as a card."""
     opened(page, lab.address("lab"), ".jp-Launcher")
@@ -213,6 +223,41 @@ def test_the_example_grows(lab: Lab, page: Page, pictures: Path) -> None:
     assert all(last[learner] >= number for learner, number in first.items())
     assert output.evaluate("node => node.isConnected"), "the output is still the same one"
     take_picture(page, pictures / "notebook.png")
+
+
+def test_every_kind_of_panel_is_drawn_in_a_grid(lab: Lab, page: Page) -> None:
+    """JupyterLab's own Vega draws each kind beside each other one, for few learners and for many."""
+    learners = [
+        {
+            "student": f"tc-testcase-s{n}",
+            "n": n,
+            "word": "ab"[n % 2],
+            "said": f"It was {n}",
+            "recent": {"start": 1_700_000_000, "step": 60, "values": [n, 2, 3]},
+        }
+        for n in range(70)
+    ]
+    fields = {"categories": "word", "text": "said", "line": "recent", "heatmap": "recent", "auto": "n"}
+    charts = [Chart(kind, kind, fields.get(kind, "n")) for kind in get_args(Kind)]
+    charts += [
+        Chart("fallen back", "line", None),
+        Chart("mistaken", field="nobody"),
+        Chart("own", template={"mark": "bar", "encoding": {"x": {"field": "n", "type": "quantitative"}}}),
+    ]
+    outputs = []
+    for rows in (learners, learners[:9], []):
+        short = [{**row, "recent": None} for row in rows]
+        answers = [short if chart.title == "fallen back" else rows for chart in charts]
+        spec = Grid("All", tuple(charts)).spec(in_panels(answers))
+        outputs.append(nbformat.v4.new_output("display_data", {MIME: spec}))  # type: ignore[no-untyped-call]
+    cell = nbformat.v4.new_code_cell("lo", outputs=outputs)  # type: ignore[no-untyped-call]
+    write_notebook(lab.folder / "kinds.ipynb", [cell])
+    opened(page, lab.address("lab/tree/kinds.ipynb"), f"{NOTEBOOK} .jp-Notebook .jp-Cell")
+    drawn = page.locator(f"{CHART} svg.marks")
+    until(lambda: drawn.count() == len(outputs), timeout=20, what="all grids to be drawn")
+    for grid in drawn.all():
+        titles = grid.locator(".role-title-text text").all_text_contents()
+        assert sorted(titles) == sorted(["All", *(chart.title for chart in charts)])
 
 
 def take_picture(page: Page, path: Path) -> None:
@@ -315,10 +360,8 @@ def test_the_debugger_stops_in_a_cell_and_in_a_reducer(
     """By the buttons of JupyterLab: it stops at the line, shows values, goes on, and no event is lost."""
     lab.workspace.mkdir()
     (lab.workspace / "loop").write_text(loop)  # as `%lo loop` does
-    spec = {"name": "learning_observer", "display_name": "Learning Observer", "language": "python"}
     cells = [nbformat.v4.new_code_cell(each) for each in DEBUGGED]  # type: ignore[no-untyped-call]
-    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})  # type: ignore[no-untyped-call]
-    nbformat.write(book, lab.folder / "debug.ipynb")  # type: ignore[no-untyped-call]
+    write_notebook(lab.folder / "debug.ipynb", cells)
     page.set_viewport_size({"width": 1400, "height": 900})
     opened(page, lab.address("lab/tree/debug.ipynb"), f"{NOTEBOOK} .jp-Notebook .jp-Cell")
     wait_for_kernel(page)

@@ -252,8 +252,11 @@ def columns_of_text(table: Table, columns: Sequence[str], width: int = WIDTH) ->
             "titleFontWeight": "bold",
         }
         layers.append({**NOTHING, "encoding": {"y": column}})
+    # A horizontal place that shows nothing: without any, Vega-Lite 5.6 names the width of a panel twice in a
+    # grid, and draws none of it.
+    place = {"x": {"datum": 0, "type": "quantitative", "axis": None}}
     height = {"height": {"step": 20}, "resolve": {"axis": {"y": "independent"}}}
-    return data(rows) | height | {"layer": layers}
+    return data(rows) | height | {"encoding": place, "layer": layers}
 
 
 def _axis(part: int, **options: Any) -> Spec:
