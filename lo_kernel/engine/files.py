@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from lo_kernel.engine.events import Arrival
-from lo_kernel.engine.formats import FORMATS, Format, Parsed, detect, opened
+from lo_kernel.engine.formats import FORMATS, Format, Parsed, detect, named, opened
 from lo_kernel.engine.formats.base import whole_of
 from lo_kernel.engine.formats.source import line_lists
 from lo_kernel.engine.report import ReplayReport
@@ -82,7 +82,7 @@ def check_files(
             )
         if not path.exists():
             raise EventError(f"{path} is not there", reason="unreadable")
-        found.append((path, detect(path) if format == "auto" else FORMATS[format]))
+        found.append((path, detect(path) if format == "auto" else named(path, format)))
     return found
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Parsed",
     "detect",
     "fingerprint",
+    "named",
     "opened",
     "study_line",
 ]
@@ -75,6 +76,46 @@ def detect(path: Path) -> type[Format]:
             reason="unknown_format",
         )
     return found
+
+
+def named(path: Path, name: str) -> type[Format]:
+    """The format of a name, for a file of which somebody knows it.
+
+    Raises :class:`EventError` where the first record can't be read in it, and the file is clearly another's:
+    a record is known by its number, so in a wrong format it might even be taken for one that is held.
+    """
+    kind = FORMATS[name]
+    wrong = _first_wrong(path, kind)
+    if wrong is None:
+        return kind
+    try:
+        other = detect(path)
+    except EventError:
+        if not issubclass(kind, Csv) or wrong.reason not in ("no_identity", "no_event"):
+            return kind  # the first record may be the only one that is damaged
+        raise EventError(f"{path}, as {name}: {wrong}", reason="wrong_format") from None
+    if other is kind or _first_wrong(path, other) is not None:
+        return kind
+    raise EventError(
+        f"{path} is no {name}: it looks like {other.name}. Leave format={name!r} out. What its first record "
+        f"says as {name}: {wrong}",
+        reason="wrong_format",
+    )
+
+
+def _first_wrong(path: Path, kind: type[Format]) -> EventError | None:
+    """Why the first record of a file can't be read in a format; ``None`` where it can, or there is none."""
+    source = opened(path)
+    try:
+        format = kind()
+        for _, record in format.records(source):
+            format.parse(record)
+            break
+    except EventError as error:
+        return error
+    finally:
+        source.close()
+    return None
 
 
 def _by_head(head: bytes) -> type[Format] | None:

@@ -51,7 +51,9 @@ class Statements(Format):
         if type(verb) is not dict or type(verb.get("id")) is not str:
             raise EventError(f"expected 'verb' with an 'id', got {verb!r}", reason="no_verb")
         stamp, stored = statement.get("timestamp"), statement.get("stored")
-        time = parse_time(stamp) or parse_time(stored)
+        time = parse_time(stamp)
+        if time is None:
+            time = parse_time(stored)
         body: dict[str, Any] = {"event": verb["id"].rstrip("/").rpartition("/")[2] or verb["id"]}
         statement.pop("authority", None)
         body.update((name, value) for name, value in statement.items() if name != "event")
