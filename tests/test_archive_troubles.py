@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from ingest_parts import connect, count, expect, key_of, running, say, typed, who
 from waiting import auntil
@@ -155,4 +158,36 @@ async def test_a_torn_line_is_cut_off_on_a_full_disk_too(
         assert archive.errors.of(f"archive {path.name}")[0].kind == "TornLine"
     await archive.flush()
     assert '{\\"n\\":2' in archive.rejected_path.read_text()
+    archive.close()
+
+
+def _at_depth(depth: int, work: Callable[[], Any]) -> Any:
+    return work() if depth == 0 else _at_depth(depth - 1, work)
+
+
+async def test_what_was_taken_however_deep_is_read_from_any_depth(tmp_path: Path) -> None:
+    """A source may nest to the limit that its place on the stack has; a reader's own is another."""
+
+    def nested(depth: int) -> bytes:
+        return b'{"x":%b%b}' % (b"[" * depth, b"]" * depth)
+
+    def is_read(depth: int) -> bool:
+        try:
+            msgspec.json.decode(nested(depth))
+        except RecursionError:
+            return False
+        return True
+
+    deepest = bisect.bisect(range(20_000), False, key=lambda depth: not is_read(depth)) - 1
+    sender: Any = Sender(identify({"user_id": "u0"}), "a")  # type: ignore[arg-type]
+    archive = Archive(tmp_path, ErrorLog())
+    archive.open(writable=True)
+    for depth in (1, deepest, 1):
+        archive.append(sender, nested(depth), 1.5)
+    await archive.flush()
+    archive.close()
+    _at_depth(200, lambda: archive.open(writable=True))
+    assert archive.last == 3
+    found = _at_depth(200, lambda: [record.n for record in archive.read()])
+    assert found == [1, 2, 3] or "nested too deep" in str(archive.errors)
     archive.close()

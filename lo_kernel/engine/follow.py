@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-import msgspec
-
 from lo_kernel.engine.archive import Archive, Cursor, Senders
+from lo_kernel.engine.archive.lines import decode_body
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.learners import Learners
 from lo_kernel.engine.pipeline import Pipeline
@@ -18,8 +17,6 @@ __all__ = ["Follower", "copy_plain", "take_late_stock", "take_stock"]
 
 FOLLOW_EVERY = 0.05  # seconds between two looks at the owner's archive
 _OWNER_EVERY = 1.0  # seconds between two looks for the owner itself
-
-_decode = msgspec.json.Decoder().decode
 
 
 async def take_stock(pipeline: Pipeline, store: Store) -> None:
@@ -142,7 +139,7 @@ class Follower:
         records = self._cursor.read()
         for record in records:
             sender = self._senders.of(record)
-            body = _decode(record.body)
+            body = decode_body(record.body)
             self.archive.last = record.n
             self.pipeline.accepted += 1
             self.pipeline.route(record.n, sender, body, record.body, record.t)

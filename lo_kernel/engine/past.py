@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from lo_kernel.engine.archive import UNSOUND, Cursor, Record, Senders
+from lo_kernel.engine.archive.lines import decode_body
 from lo_kernel.engine.events import Event
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.run import MISSING, ROOM, Item, Run
@@ -94,17 +95,19 @@ class CatchUp:
         try:
             items, events = self._events(records, senders)
         except UNSOUND:
-            items, events = self._events(cursor.sound(records), senders)
+            items, events = self._events(cursor.sound(records), senders, decode_body)
         self.run.read = records[-1].n
         self.run.take_many(items, events)
         return len(items)
 
-    def _events(self, records: list[Record], senders: Senders) -> tuple[list[Item], list[Event]]:
+    def _events(
+        self, records: list[Record], senders: Senders, decode: Callable[[msgspec.Raw], Any] = _decode
+    ) -> tuple[list[Item], list[Event]]:
         items: list[Item] = []
         events: list[Event] = []
         for record in records:
             sender = senders.of(record)
-            body = _decode(record.body)
+            body = decode(record.body)
             if sender.context(body) == self.context:
                 items.append((record.n, sender, record.body, record.t))
                 events.append(sender.event(body, record.t))

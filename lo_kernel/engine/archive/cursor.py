@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from lo_kernel.engine.archive.index import SegmentIndex
-from lo_kernel.engine.archive.lines import Record, decode_line, decode_lines
+from lo_kernel.engine.archive.lines import Record, decode_body, decode_line, decode_lines
 from lo_kernel.engine.archive.segments import PackedReader, PlainReader, Segment, list_segments, open_reader
 from lo_kernel.engine.events import Sender
 from lo_kernel.errors import ArchiveError
@@ -20,10 +20,16 @@ __all__ = ["UNSOUND", "Cursor", "Search", "Senders"]
 Report = Callable[[Segment, str, str], None]
 """Called with a segment, a kind of damage, and what is damaged in it."""
 
-UNSOUND: Final = (msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError, AttributeError)
+UNSOUND: Final = (
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 """What comes of taking a record for an event that is none, whatever is written there."""
 
-_decode = msgspec.json.Decoder().decode
 _TRIES: Final = 20  # a segment may change its form under a reader; not so often
 
 
@@ -89,7 +95,9 @@ class Cursor:
                 return False
             before = [segment for segment in segments if segment.first <= self.position + 1]
             try:
-                self._reader = open_reader(before[-1] if before else segments[0], self.position + 1)
+                self._reader = open_reader(
+                    before[-1] if before else segments[0], self.position + 1, self._report
+                )
                 return True
             except FileNotFoundError:
                 continue
@@ -108,7 +116,7 @@ class Cursor:
             # a listing made while a segment changes its form may lack it
             later = self._after(segment) or later
         try:
-            self._reader = open_reader(later, self.position + 1)
+            self._reader = open_reader(later, self.position + 1, self._report)
         except FileNotFoundError:
             self._reader = None  # found again by the position
         reader.close()
@@ -149,7 +157,7 @@ def parse_lines(lines: bytes, segment: Segment, report: Report) -> list[Record]:
 def _is_sound(record: Record, senders: Senders, segment: Segment, report: Report) -> bool:
     try:
         senders.of(record)
-        if type(_decode(record.body)) is dict:
+        if type(decode_body(record.body)) is dict:
             return True
         what = "it is no object"
     except UNSOUND as error:
@@ -244,7 +252,7 @@ class Search:
         position, done = after, -1
         while (segment := _segment_after(folder, done, position + 1)) is not None:
             try:
-                reader = open_reader(segment, position + 1)
+                reader = open_reader(segment, position + 1, report)
             except FileNotFoundError:
                 continue
             done = segment.first

@@ -10,10 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -25,8 +27,10 @@ __all__ = [
     "LineFile",
     "NumberedLine",
     "Record",
+    "decode_body",
     "decode_line",
     "decode_lines",
+    "deep",
     "end_of_last_line",
     "last_number",
     "line_at",
@@ -36,6 +40,7 @@ __all__ = [
     "whole_lines",
 ]
 
+_Decoded = TypeVar("_Decoded")
 CHUNK: Final = 256 << 10
 _ABSENT: Final = msgspec.Raw(b"null")
 _NUMBER: Final = re.compile(rb'\{"n":(\d+),')
@@ -76,8 +81,36 @@ class NumberedLine(msgspec.Struct, gc=False):
     body: msgspec.Raw
 
 
-decode_line = msgspec.json.Decoder(Record).decode
-decode_lines = msgspec.json.Decoder(Record).decode_lines
+_deeper = threading.Lock()
+
+
+def deep(decode: Callable[[Any], _Decoded]) -> Callable[[Any], _Decoded]:
+    """A decoder that takes what another one took that had more of the stack left: nested up to the limit.
+
+    Raises :class:`msgspec.DecodeError` where even that won't do, and what ``decode`` raises besides.
+    """
+
+    def decoded(data: Any) -> _Decoded:
+        try:
+            return decode(data)
+        except RecursionError:
+            pass
+        with _deeper:  # it goes for the whole process, so for that moment alone
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(2 * limit)
+            try:
+                return decode(data)
+            except RecursionError:
+                raise msgspec.DecodeError("it is nested too deep") from None
+            finally:
+                sys.setrecursionlimit(limit)
+
+    return decoded
+
+
+decode_line = deep(msgspec.json.Decoder(Record).decode)
+decode_lines = deep(msgspec.json.Decoder(Record).decode_lines)
+decode_body: Callable[[bytes | msgspec.Raw], Any] = deep(msgspec.json.Decoder().decode)
 
 
 def rejection_line(

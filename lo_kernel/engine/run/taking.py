@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from types import CoroutineType
 from typing import Any
 
-import msgspec
-
+from lo_kernel.engine.archive.lines import decode_body
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.events import Event, Sender
 from lo_kernel.engine.keys import identifier
@@ -25,8 +24,6 @@ from lo_kernel.engine.run.live_states import LiveStates
 from lo_kernel.engine.states import encode_state
 
 __all__ = ["Taking"]
-
-_decode = msgspec.json.Decoder().decode
 
 
 class Taking(Folding):
@@ -296,7 +293,7 @@ class Taking(Folding):
         if self.failures == before:
             return False
         self.strict = self.guarded = True
-        self.take(item, item[1].event(_decode(item[2]), item[3]))
+        self.take(item, item[1].event(decode_body(item[2]), item[3]))
         return True
 
 
