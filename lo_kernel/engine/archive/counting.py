@@ -9,10 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from lo_kernel.engine.archive.index import SegmentIndex, index_of_packed, read_index
 from lo_kernel.engine.archive.lines import CHUNK, decode_line, line_at, whole_lines
-from lo_kernel.engine.archive.segments import Segment, list_segments
-from lo_kernel.errors import ArchiveError
+from lo_kernel.engine.archive.segments import Segment, find_index, list_segments
 
 __all__ = ["EventCounter"]
 
@@ -55,7 +53,7 @@ class EventCounter:
                 known = _Counted(file, last=segment.first - 1)
             if segment.packed:
                 if not known.size:
-                    index = _index(segment, descriptor)
+                    index, _ = find_index(segment, descriptor)
                     known.size, known.last = stat.st_size, index.last
                     known.events = sum(index.contexts.values())  # erased ones have none
             else:
@@ -63,14 +61,6 @@ class EventCounter:
             return known
         finally:
             os.close(descriptor)
-
-
-def _index(segment: Segment, descriptor: int) -> SegmentIndex:
-    try:
-        index: SegmentIndex = read_index(segment.plain)
-        return index
-    except (ArchiveError, FileNotFoundError):
-        return index_of_packed(descriptor, segment.first)
 
 
 def _count_lines(descriptor: int, known: _Counted) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,15 +21,20 @@ __all__ = [
     "BLOCK",
     "Block",
     "IndexMaker",
+    "IndexParts",
     "SegmentIndex",
     "add_ordinal",
     "index_of_packed",
     "index_path",
+    "index_text",
+    "misfit",
     "read_index",
 ]
 
 BLOCK: Final = 512 << 10
 """Bytes of lines in a block, about: what has to be read for one event."""
+
+_FRAME: Final = b"\x28\xb5\x2f\xfd"  # what each block of a compressed segment begins with
 
 
 class Block(msgspec.Struct, array_like=True, gc=False):
@@ -36,6 +42,7 @@ class Block(msgspec.Struct, array_like=True, gc=False):
 
     ``at`` and ``size`` are its place in the file; then come its first and last event number, how many
     events, their earliest and latest time, and which learners and contexts of the index's lists are in it.
+    One without events is a part that can't be read, with the numbers that are missing.
     """
 
     at: int
@@ -47,6 +54,19 @@ class Block(msgspec.Struct, array_like=True, gc=False):
     until: float
     learners: list[int]
     contexts: list[int]
+
+
+class _Place(msgspec.Struct, array_like=True, gc=False):
+    at: int
+    size: int
+
+
+class IndexParts(msgspec.Struct):
+    """Of an index, as much as shows whether it is that of a file: see :func:`misfit`."""
+
+    first: int
+    packed: int
+    blocks: list[_Place]
 
 
 class SegmentIndex(msgspec.Struct, kw_only=True):
@@ -78,17 +98,50 @@ def index_path(plain: Path) -> Path:
     return plain.with_suffix(".index.json")
 
 
+_CRC: Final = b'{"crc":"%08x",'
+
+
+def index_text(index: SegmentIndex) -> bytes:
+    """An index as it is written: JSON that begins with the CRC-32 of the rest, so that damage shows."""
+    rest = msgspec.json.encode(index)[1:]
+    return _CRC % zlib.crc32(rest) + rest
+
+
 def read_index(plain: Path, kind: Any = SegmentIndex) -> Any:
     """The index of a segment, or a smaller struct with some of its fields.
 
-    Raises ``FileNotFoundError``, and :class:`ArchiveError` where it is damaged.
+    Raises ``FileNotFoundError``, and :class:`ArchiveError` where it is damaged. Whether it is that of the
+    file beside it says :func:`misfit`.
     """
     path = index_path(plain)
     data = path.read_bytes()
+    length = len(_CRC % 0)
+    if data.startswith(_CRC[:8]) and data[:length] != _CRC % zlib.crc32(data[length:]):
+        raise ArchiveError(f"the index {path} is damaged (its checksum is another)")
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ArchiveError(f"the index {path} is damaged ({error})") from None
+
+
+def misfit(index: SegmentIndex | IndexParts, first: int, size: int) -> str:
+    """Why an index can't be that of the segment from event ``first`` on, of ``size`` bytes; empty if it can.
+
+    >>> misfit(IndexParts(first=1, packed=90, blocks=[_Place(0, 40), _Place(40, 50)]), 1, 90)
+    ''
+    >>> misfit(IndexParts(first=1, packed=90, blocks=[_Place(0, 40)]), 1, 90)
+    'its index ends at byte 40 of 90'
+    """
+    if index.first != first:
+        return f"its index is that of the segment from event {index.first} on"
+    if index.packed != size:
+        return f"its index is of a file with {index.packed:,} bytes, and it has {size:,}"
+    at = 0
+    for block in index.blocks:
+        if block.at != at or block.size < 0:
+            return f"its index leaves out what is at byte {at:,}"
+        at += block.size
+    return f"its index ends at byte {at:,} of {size:,}" if at != size else ""
 
 
 _ABSENT: Final = msgspec.Raw(b"null")
@@ -157,7 +210,7 @@ class IndexMaker:
         self._hash = hashlib.sha256()
         self._bytes = 0
         self._first = first
-        self._last = first - 1
+        self.last = first - 1  # number of the last event
         self._blocks: list[Block] = []
         self._learners: dict[str, int] = {}
         self._contexts: dict[str, int] = {}
@@ -189,8 +242,8 @@ class IndexMaker:
         block = Block(
             0,
             0,
-            heads[0].n if heads else self._last + 1,
-            heads[-1].n if heads else self._last,
+            heads[0].n if heads else self.last + 1,
+            heads[-1].n if heads else self.last,
             len(heads),
             min((head.t for head in heads), default=0.0),
             max((head.t for head in heads), default=0.0),
@@ -198,7 +251,7 @@ class IndexMaker:
             _numbers(contexts, self._contexts, self._context_numbers),
         )
         if heads:
-            self._last = heads[-1].n
+            self.last = heads[-1].n
         return lines, block
 
     def _sender(self, head: _Head) -> _Sender:
@@ -228,15 +281,27 @@ class IndexMaker:
         block.at, block.size = at, size
         self._blocks.append(block)
 
+    def lose(self, at: int, size: int, first: int, last: int) -> None:
+        """Say that a part of the file can't be read, which had the events ``first`` to ``last``."""
+        self._blocks.append(Block(at, size, first, last, 0, 0.0, 0.0, [], []))
+        self.last = max(self.last, last)
+
     def index(self, packed: int) -> SegmentIndex:
         """The index of what was taken; ``packed`` is the length of the compressed file."""
         full = [block for block in self._blocks if block.events]
+        since = min((block.since for block in full), default=0.0)
+        until = max((block.until for block in full), default=0.0)
+        for block in self._blocks:
+            if not block.events:  # anybody may have been in it: a search has to come upon it
+                block.since, block.until = since, until
+                block.learners = list(range(len(self._learners)))
+                block.contexts = list(range(len(self._contexts)))
         return SegmentIndex(
             first=self._first,
-            last=self._last,
+            last=self.last,
             events=sum(block.events for block in full),
-            since=min((block.since for block in full), default=0.0),
-            until=max((block.until for block in full), default=0.0),
+            since=since,
+            until=until,
             bytes=self._bytes,
             packed=packed,
             sha256=self._hash.hexdigest(),
@@ -275,30 +340,45 @@ def _numbers(counts: dict[str, int], totals: dict[str, int], numbers: dict[str, 
     return sorted(numbers[name] for name in counts)
 
 
-def index_of_packed(descriptor: int, first: int) -> SegmentIndex:
-    """The index of a compressed segment, from the file itself; it ends before the first damaged block."""
+def index_of_packed(descriptor: int, first: int, *, last: int = 0, end: int = 0) -> SegmentIndex:
+    """The index of a compressed segment, made from the file itself.
+
+    A part that can't be read becomes a block without events: reading it says so. ``last`` is the number of
+    the segment's last event, where that is known; ``end`` the one before the next segment's first.
+    """
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    data = b"".join(iter(lambda: os.read(descriptor, 1 << 20), b""))
+    maker = IndexMaker(first)
+    at = start = 0  # what lies between them can't be read
+    while 0 <= at < len(data):
+        found = _unpacked(data, at)
+        before = maker.last
+        _, block = maker.take(found[0] if found else b"")
+        if found is None or not block.events:
+            at = data.find(_FRAME, at + 1)
+            continue
+        if at > start:
+            maker.lose(start, at - start, before + 1, block.first - 1)
+        maker.place(block, at, found[1] - at)
+        at = start = found[1]
+    if start < len(data):
+        last = max(last, end)
+    if start < len(data) or last > maker.last:
+        maker.lose(start, len(data) - start, maker.last + 1, max(last, maker.last))
+    return maker.index(len(data))
+
+
+def _unpacked(data: bytes, at: int) -> tuple[bytes, int] | None:
+    """What the frame at a place holds, and where it ends; nothing where it can't be read to its end."""
     from zstandard import ZstdDecompressor, ZstdError
 
-    maker = IndexMaker(first)
-    size = os.fstat(descriptor).st_size
-    at, data = 0, b""
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    while at < size:
-        data = data or os.read(descriptor, BLOCK)
-        frame = ZstdDecompressor().decompressobj()
-        lines, used = [], 0
-        try:
-            while not frame.eof and data:
-                lines.append(frame.decompress(data))
-                used += len(data)
-                data = b"" if frame.eof else os.read(descriptor, BLOCK)
-        except (ZstdError, MemoryError):
-            break
-        if not frame.eof:
-            break
-        data = frame.unused_data
-        used -= len(data)
-        _, block = maker.take(b"".join(lines))
-        maker.place(block, at, used)
-        at += used
-    return maker.index(size)
+    frame = ZstdDecompressor().decompressobj()
+    lines = []
+    try:
+        while not frame.eof and at < len(data):
+            part = data[at : at + BLOCK]
+            lines.append(frame.decompress(part))
+            at += len(part)
+    except (ZstdError, MemoryError):
+        return None
+    return (b"".join(lines), at - len(frame.unused_data)) if frame.eof else None

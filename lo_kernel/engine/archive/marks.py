@@ -7,15 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from lo_kernel.engine.archive.index import IndexMaker, index_of_packed, read_index
+from lo_kernel.engine.archive.index import IndexMaker, IndexParts
 from lo_kernel.engine.archive.lines import last_number
-from lo_kernel.engine.archive.segments import PlainReader, Segment, list_segments
-from lo_kernel.errors import ArchiveError
+from lo_kernel.engine.archive.segments import PlainReader, Segment, find_index, list_segments
 
 __all__ = ["find_numbers", "find_ordinals", "merged"]
 
 
-class _Marks(msgspec.Struct):
+class _Marks(IndexParts):
     """Of an index, what is asked for here."""
 
     marks: dict[str, list[tuple[int, int]]]
@@ -46,7 +45,7 @@ def _of_all(folder: Path, of: Callable[[Segment], list[tuple[int, int]]]) -> lis
     return merged(found)
 
 
-class _Last(msgspec.Struct):
+class _Last(IndexParts):
     """Of an index, what is asked for here."""
 
     last: int
@@ -60,21 +59,15 @@ def find_numbers(folder: Path) -> list[tuple[int, int]]:
 def _last_of(segment: Segment) -> int:
     if not segment.packed:
         return last_number(segment.path, segment.first)
-    try:
-        index: _Last = read_index(segment.plain, _Last)
+    with segment.path.open("rb") as file:
+        index: _Last = find_index(segment, file.fileno(), _Last)[0]
         return index.last
-    except (FileNotFoundError, ArchiveError):
-        with segment.path.open("rb") as file:
-            return index_of_packed(file.fileno(), segment.first).last
 
 
 def _of_packed(segment: Segment, marks: Iterable[str]) -> list[tuple[int, int]]:
-    try:
-        index: _Marks = read_index(segment.plain, _Marks)
+    with segment.path.open("rb") as file:
+        index: _Marks = find_index(segment, file.fileno(), _Marks)[0]
         return _chosen(index.marks, marks)
-    except (FileNotFoundError, ArchiveError):
-        with segment.path.open("rb") as file:
-            return _chosen(index_of_packed(file.fileno(), segment.first).marks, marks)
 
 
 def _chosen(found: Mapping[str, list[tuple[int, int]]], marks: Iterable[str]) -> list[tuple[int, int]]:

@@ -13,33 +13,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from lo_kernel.engine.archive.index import (
     BLOCK,
-    Block,
     IndexMaker,
     SegmentIndex,
-    index_of_packed,
     index_path,
+    index_text,
     read_index,
 )
 from lo_kernel.engine.archive.lines import line_at, sync_folder
 from lo_kernel.engine.archive.marks import merged
-from lo_kernel.engine.archive.segments import Segment, list_segments, write_whole
+from lo_kernel.engine.archive.segments import (
+    Segment,
+    find_index,
+    list_segments,
+    read_block,
+    write_whole,
+)
 from lo_kernel.errors import ArchiveError
 
 __all__ = ["Stopped", "check_segment", "repair_packed", "seal", "tidy", "write_missing_index"]
 
 _REST: Final = 1.0  # seconds of rest for each second of work
 _LEVEL: Final = 3
-
-
-class _Packed(msgspec.Struct):
-    """Of an index, as much as shows that it can be read."""
-
-    packed: int
-    blocks: list[Block]
 
 
 class Stopped(Exception):
@@ -78,7 +74,7 @@ def seal(segment: Segment, stopped: Callable[[], bool], *, rest: float | None = 
         if stopped():
             raise Stopped
         temporary.replace(packed)
-        write_whole(index_path(segment.path), msgspec.json.encode(maker.index(at)))
+        write_whole(index_path(segment.path), index_text(maker.index(at)))
     finally:
         temporary.unlink(missing_ok=True)
     if not maker.bad:
@@ -116,25 +112,21 @@ def _set_aside(path: Path) -> Path:
 
 def repair_packed(segment: Segment) -> str:
     """Set a damaged compressed segment aside, and put its readable blocks in its place, as plain lines."""
-    from zstandard import ZstdDecompressor, ZstdError
-
-    decompress = ZstdDecompressor().decompress
     temporary = segment.plain.with_name(f"{segment.plain.name}.{os.getpid()}.tmp")
     source = os.open(segment.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     lost: list[tuple[int, int]] = []
     try:
-        try:
-            index: SegmentIndex = read_index(segment.plain)
-        except (FileNotFoundError, ArchiveError):
-            index = index_of_packed(source, segment.first)
+        index: SegmentIndex = find_index(segment, source)[0]
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as out:
             for block in index.blocks:
                 try:
-                    os.lseek(source, block.at, os.SEEK_SET)
-                    out.write(decompress(os.read(source, block.size)))
-                except (ZstdError, MemoryError):
-                    lost.append((block.first, block.last))
+                    lines = read_block(segment, source, block)
+                except ArchiveError:
+                    if block.first <= block.last:
+                        lost.append((block.first, block.last))
+                    continue
+                out.write(lines)
             out.flush()
             os.fsync(descriptor)
     finally:
@@ -175,18 +167,14 @@ def tidy(folder: Path) -> None:
 
 
 def write_missing_index(segment: Segment) -> None:
-    """Make the index of a compressed segment anew where it is missing or damaged."""
+    """Make the index of a compressed segment anew where it is missing, damaged, or not that of the file."""
     descriptor = os.open(segment.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        try:
-            read_index(segment.plain, _Packed)
-            return
-        except (FileNotFoundError, ArchiveError):
-            pass
-        index = index_of_packed(descriptor, segment.first)
+        index, wrong = find_index(segment, descriptor)
     finally:
         os.close(descriptor)
-    write_whole(index_path(segment.plain), msgspec.json.encode(index))
+    if wrong:
+        write_whole(index_path(segment.plain), index_text(index))
 
 
 def check_segment(segment: Segment) -> str | None:
@@ -196,24 +184,16 @@ def check_segment(segment: Segment) -> str | None:
         for lines in _blocks_of(segment.path):
             maker.take(lines)
         return f"{maker.bad} of its lines can't be read" if maker.bad else None
-    from zstandard import ZstdDecompressor, ZstdError
-
+    digest = hashlib.sha256()
+    descriptor = os.open(segment.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        index: SegmentIndex = read_index(segment.plain)
-    except FileNotFoundError:
-        return "its index is missing"
+        index, wrong = find_index(segment, descriptor)
+        if wrong:
+            return str(wrong)
+        for block in index.blocks:
+            digest.update(read_block(segment, descriptor, block))
     except ArchiveError as error:
         return str(error)
-    digest, size = hashlib.sha256(), 0
-    with segment.path.open("rb") as file:
-        try:
-            for block in index.blocks:
-                file.seek(block.at)
-                lines = ZstdDecompressor().decompress(file.read(block.size))
-                digest.update(lines)
-                size += block.size
-        except (ZstdError, MemoryError) as error:
-            return f"the events {block.first} to {block.last} can't be read ({error})"
-    if size != segment.path.stat().st_size or digest.hexdigest() != index.sha256:
-        return "its checksum is not the one in its index"
-    return None
+    finally:
+        os.close(descriptor)
+    return "its checksum is not the one in its index" if digest.hexdigest() != index.sha256 else None

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from lo_kernel.engine.archive.index import Block, SegmentIndex, index_of_packed, read_index
+from lo_kernel.engine.archive.index import Block, SegmentIndex, index_of_packed, misfit, read_index
 from lo_kernel.engine.archive.lines import CHUNK, line_at, seek_number, sync_folder
 from lo_kernel.errors import ArchiveError
 
@@ -25,8 +25,10 @@ __all__ = [
     "PackedReader",
     "PlainReader",
     "Segment",
+    "find_index",
     "list_segments",
     "open_reader",
+    "read_block",
     "write_whole",
 ]
 
@@ -100,33 +102,63 @@ class PlainReader:
             self._descriptor = -1
 
 
+def find_index(segment: Segment, descriptor: int, kind: Any = SegmentIndex) -> tuple[Any, str]:
+    """The index of a compressed segment, and what is wrong with the one beside it.
+
+    Where anything is (it is missing, damaged, or not this file's), what is given is made from the file that
+    is open as ``descriptor``: a whole :class:`SegmentIndex`, which takes as long as reading all of it. Else
+    it may be a struct with some of the fields, derived from ``IndexParts``. ``FileNotFoundError`` where the
+    segment has just changed its form.
+    """
+    last = 0
+    try:
+        index = read_index(segment.plain, kind)
+        wrong = misfit(index, segment.first, os.fstat(descriptor).st_size)
+        if not wrong:
+            return index, ""
+        if index.first == segment.first:
+            last = getattr(index, "last", 0)
+    except FileNotFoundError:
+        if segment.plain.exists() or not segment.path.exists():
+            raise
+        wrong = "its index is missing"
+    except ArchiveError as error:
+        wrong = str(error)
+    later = [each.first for each in list_segments(segment.path.parent) if each.first > segment.first]
+    end = later[0] - 1 if later else 0
+    return index_of_packed(descriptor, segment.first, last=last, end=end), wrong
+
+
+def read_block(segment: Segment, descriptor: int, block: Block) -> bytes:
+    """The lines of a block; :class:`ArchiveError` where it is damaged."""
+    from zstandard import ZstdDecompressor, ZstdError
+
+    try:
+        os.lseek(descriptor, block.at, os.SEEK_SET)
+        return ZstdDecompressor().decompress(os.read(descriptor, block.size))
+    except (ZstdError, MemoryError) as error:
+        what = f"of the events {block.first} to {block.last} nothing can be read"
+        if block.last < block.first:
+            what = f"the {block.size:,} bytes from {block.at:,} on can't be read; no event is missing"
+        raise ArchiveError(f"{segment.path.name} is damaged ({error}): {what}") from None
+
+
 class PackedReader:
-    """Lines of a compressed segment, block after block, from the event ``number`` on."""
+    """Lines of a compressed segment, block after block, from the event ``number`` on.
+
+    ``wrong`` says what is wrong with its index, where anything is; it is read all the same.
+    """
 
     def __init__(self, segment: Segment, number: int) -> None:
-        from zstandard import ZstdDecompressor
-
         self.segment = segment
         self._descriptor = os.open(segment.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            self.index = self._find_index()
+            self.index: SegmentIndex
+            self.index, self.wrong = find_index(segment, self._descriptor)
         except BaseException:
             self.close()
             raise
-        self._decompress = ZstdDecompressor().decompress
         self._blocks = iter([block for block in self.index.blocks if block.last >= number])
-
-    def _find_index(self) -> SegmentIndex:
-        try:
-            index: SegmentIndex = read_index(self.segment.plain)
-            return index
-        except FileNotFoundError:
-            if not self.segment.path.exists():
-                raise  # it was set aside a moment ago
-        except ArchiveError:
-            pass
-        # its keeper writes it anew; what a reader needs is in the file itself
-        return index_of_packed(self._descriptor, self.segment.first)
 
     def read(self) -> bytes:
         """The lines of the next block; empty at the end. :class:`ArchiveError` where it is damaged."""
@@ -135,17 +167,8 @@ class PackedReader:
         return b""
 
     def block(self, block: Block) -> bytes:
-        """The lines of one block."""
-        from zstandard import ZstdError
-
-        try:
-            os.lseek(self._descriptor, block.at, os.SEEK_SET)
-            return self._decompress(os.read(self._descriptor, block.size))
-        except (ZstdError, MemoryError) as error:
-            raise ArchiveError(
-                f"{self.segment.path.name} is damaged ({error}): of the events {block.first} to {block.last} "
-                "nothing can be read"
-            ) from None
+        """The lines of one block; :class:`ArchiveError` where it is damaged."""
+        return read_block(self.segment, self._descriptor, block)
 
     def blocks(self) -> Iterator[Block]:
         """The blocks that are left to read; one that is taken from here is not given by :meth:`read`."""
@@ -158,6 +181,16 @@ class PackedReader:
             self._descriptor = -1
 
 
-def open_reader(segment: Segment, number: int = 0) -> PlainReader | PackedReader:
-    """A reader of a segment; ``FileNotFoundError`` where it has just changed its form (list anew)."""
-    return PackedReader(segment, number) if segment.packed else PlainReader(segment, number)
+def open_reader(
+    segment: Segment, number: int = 0, report: Callable[[Segment, str, str], None] | None = None
+) -> PlainReader | PackedReader:
+    """A reader of a segment; ``FileNotFoundError`` where it has just changed its form (list anew).
+
+    An index that is missing or wrong is told to ``report``, as ``CorruptIndex``.
+    """
+    if not segment.packed:
+        return PlainReader(segment, number)
+    reader = PackedReader(segment, number)
+    if reader.wrong and report is not None:
+        report(segment, "CorruptIndex", f"{reader.wrong}: the segment is read without it")
+    return reader

@@ -434,7 +434,7 @@ class Archive:
         if (segment.path, message) not in self._reported:  # whoever reads meets it again
             self._reported.add((segment.path, message))
             self.errors.add(f"archive {segment.path.name}", message, kind=kind)
-        if kind == "CorruptSegment" and self.writable:
+        if kind in ("CorruptSegment", "CorruptIndex") and self.writable:
             self._damaged[segment.first] = segment
             self._untidy = True
 
