@@ -107,7 +107,7 @@ def _differences(by_file: list[Cell], by_session: list[Cell]) -> list[str]:
         if other is None:
             notes.append(
                 f"{name!r}: cell {cell.label} defines it, and was not executed in the session that saved "
-                f"the file"
+                "the file"
             )
         elif other is not cell:
             notes.append(

@@ -148,7 +148,7 @@ def _renamed(node: Any, names: Names, local: Mapping[str, str], where: str) -> A
         if found is None:
             raise ExportError(
                 f"{where} reads the states of {node['function']!r}, which isn't exported: name it in "
-                f"reducers=[...]"
+                "reducers=[...]"
             )
         new["function"] = found
     elif dispatch in ("call", "map"):
@@ -179,8 +179,7 @@ def renamed_dashboard(board: Dashboard, names: Names) -> dict[str, Any]:
             if found is None:
                 raise ExportError(
                     f"the dashboard {board.id!r} shows {query!r}, which isn't exported: name it in "
-                    f"reducers=[...] "
-                    "or queries=[...], or leave the dashboard out"
+                    "reducers=[...] or queries=[...], or leave the dashboard out"
                 )
             panel["query"] = found
             panel.setdefault("title", query)

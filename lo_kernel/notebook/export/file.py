@@ -102,8 +102,7 @@ class FileExport:
             if not said.function:
                 raise ExportError(
                     f"{said.unit.place}: the reducer {reducer_id!r} has no name of its own: give the "
-                    f"function a name, "
-                    "and add that"
+                    "function a name, and add that"
                 )
             found[reducer_id] = self._one(reducer_id, said)
         absent = [each for each in chosen if not any(each in (w.id, w.name) for w in found.values())]
@@ -206,8 +205,7 @@ class FileExport:
             except Exception as error:
                 raise ExportError(
                     f"{unit.place}: running it in the file's order gives {type(error).__name__}: {error}. "
-                    f"Run the "
-                    "notebook from top to bottom to see the same"
+                    "Run the notebook from top to bottom to see the same"
                 ) from error
             finally:
                 self.values.pop("lo", None)

@@ -119,10 +119,8 @@ def _check_plain(wanted: Mapping[str, Mapping[str, str]], found: Mapping[str, st
             if found.get(name) != text:
                 raise ExportError(
                     f"{name!r} is {text[:80]} in this notebook's memory, and {str(found.get(name))[:80]} "
-                    f"by the cells "
-                    "that define it: something changed it that isn't part of its definition. Write the "
-                    "value as "
-                    "it should be into one cell, run it, and export again"
+                    "by the cells that define it: something changed it that isn't part of its definition. "
+                    "Write the value as it should be into one cell, run it, and export again"
                 )
 
 

@@ -157,8 +157,8 @@ async def states_text(reducers: Sequence[Wanted], sample: str) -> str:
             name = json.loads(one)["reducer"]
             raise ExportError(
                 f"the reducer {name!r} gives other states for the same events each time: {one[:150]} and "
-                f"then "
-                f"{other[:150]}. Take times from event['server']['time'], and nothing from chance or memory"
+                f"then {other[:150]}. Take times from event['server']['time'], and nothing from chance or "
+                "memory"
             )
     return first
 

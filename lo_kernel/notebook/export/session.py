@@ -51,7 +51,7 @@ class SessionExport:
         self._memory: dict[str, Any] = shell.user_ns
         self.notebook = read_history(shell.history_manager.input_hist_raw, notebook_name(self._memory))
         reach = Reach(self.notebook, self._memory)
-        wanted = self._reducers = [self._wanted(each) for each in self._chosen(reducers)]
+        wanted = self._reducers = [self._wanted(each, reach) for each in self._chosen(reducers)]
         boards = self._boards(dashboards, wanted)
         plan = make_plan(
             name, reach, wanted, self._queries(queries), boards, self._published(reach), self._memory
@@ -101,20 +101,18 @@ class SessionExport:
             found.append(same[0])
         return found
 
-    def _wanted(self, registration: Registration) -> Wanted:
+    def _wanted(self, registration: Registration, reach: Reach) -> Wanted:
         function = registration.function
         name = self._name_of(function) or self._name_of(inspect.unwrap(function))
         if name is None:
             raise ExportError(
-                f"the reducer {registration.id!r} has no name in this notebook any more: run the cell "
-                f"that defines "
-                "it and the one that adds it, or leave it out with reducers=[...]"
+                f"the reducer {registration.id!r} has no name in this notebook any more: run the cell that "
+                "defines it and the one that adds it, or leave it out with reducers=[...]"
             )
-        if not _of_notebook(function) and not _bound_in(self.notebook, name):
+        if not _of_notebook(function) and reach.binder(name) is None:
             raise ExportError(
                 f"the reducer {registration.id!r} is {function.__module__}'s, not this notebook's: that "
-                f"package is "
-                "what to install"
+                "package is what to install"
             )
         declared = declaration_of(function)
         return Wanted(
@@ -215,10 +213,6 @@ def _board_of(shown: Any) -> str:
 
 def _of_notebook(function: Any) -> bool:
     return getattr(inspect.unwrap(function), "__module__", None) == "__main__"
-
-
-def _bound_in(notebook: Any, name: str) -> bool:
-    return any(f"{name}" in cell.source for cell in notebook.cells)
 
 
 def _texts(profile: Any) -> Iterator[Any]:

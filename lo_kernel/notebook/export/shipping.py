@@ -111,8 +111,7 @@ def _memory_in_functions(unit: Unit, bound: set[str]) -> Iterator[Problem]:
             yield Problem(
                 unit.cell.place(line),
                 f"{unit.cell.typed(line)!r} {how} {name!r}, which only the memory of one process holds: "
-                f"it begins "
-                "anew with each restart",
+                "it begins anew with each restart",
                 "Keep it in the reducer's state; for a cache, use functools.cache",
             )
             break

@@ -44,8 +44,7 @@ class Place:
                 return cls(folder, {})
             raise ExportError(
                 f"{folder} is there already, and was not made by an export ({type(error).__name__}): "
-                f"choose another "
-                "path or name"
+                "choose another path or name"
             ) from None
         files = {}
         changed = []
@@ -57,8 +56,7 @@ class Place:
         if changed and not overwrite:
             raise ExportError(
                 f"{folder}: {', '.join(changed)} changed by hand since the last export, which would be "
-                f"lost. Take "
-                "the change into the notebook, or export with overwrite=True"
+                "lost. Take the change into the notebook, or export with overwrite=True"
             )
         return cls(folder, files, project["project"]["version"])
 
