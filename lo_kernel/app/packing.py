@@ -54,8 +54,7 @@ def pack(project: Path) -> tuple[str, bytes]:
     except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError, StopIteration) as error:
         raise InjectError(
             f"{project}: expected the folder of an exported module, with a pyproject.toml that names it "
-            f"under "
-            f"'lo_modules' ({error!r}); lo.export('my_module') makes one"
+            f"under 'lo_modules' ({error!r}); lo.export('my_module') makes one"
         ) from None
     files = {"pyproject.toml": about}
     for path in sorted((project / name).rglob("*")):
