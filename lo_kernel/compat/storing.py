@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lo_kernel.engine.keys import learners_of, reading_of
 from lo_kernel.engine.store import PLAIN
 from lo_kernel.errors import LOError, NotOwnerError
-from lo_kernel.query.values import check_json
+from lo_kernel.query.values import check_key
 
 if TYPE_CHECKING:
     from lo_kernel.compat.field import Field
@@ -32,7 +32,7 @@ class FieldStore:
         self._field = field
 
     def __getitem__(self, key: str) -> Awaitable[Any]:
-        return self._field.bridge.run(self._get([_text(key)], one=True))
+        return self._field.bridge.run(self._get([check_key(key)], one=True))
 
     async def _get(self, keys: Sequence[str], *, one: bool = False) -> Any:
         runtime = self._field.runtime
@@ -43,7 +43,7 @@ class FieldStore:
 
     async def multiget(self, keys: Sequence[str]) -> list[Any]:
         """Several values, in the order asked for."""
-        values: list[Any] = await self._field.bridge.run(self._get([_text(key) for key in keys]))
+        values: list[Any] = await self._field.bridge.run(self._get([check_key(key) for key in keys]))
         return values
 
     async def keys(self) -> list[str]:
@@ -59,11 +59,11 @@ class FieldStore:
 
     async def set(self, key: str, value: Any) -> None:
         """Store a JSON value under a key of one's own."""
-        await self._field.bridge.run(self._field.runtime.set_value(_text(key), value))
+        await self._field.bridge.run(self._field.runtime.set_value(check_key(key), value))
 
     async def remove(self, key: str) -> None:
         """Take a key of one's own away, in the process that owns the workspace."""
-        owner = self._field.runtime.registry.owner_of(_text(key))
+        owner = self._field.runtime.registry.owner_of(check_key(key))
         if owner is not None:
             raise LOError(
                 f"the key {key!r} belongs to the reducer {owner!r}: await lo.reducers.remove({owner!r}) "
@@ -125,14 +125,6 @@ class FieldStore:
         for key, value in json.loads(text).items():
             if not key.startswith(("Internal,", "External,")):
                 await self.set(key, value)
-
-
-def _text(key: str) -> str:
-    """A key as it is, where a store can hold it."""
-    if not isinstance(key, str):
-        raise LOError(f"a key is a text such as 'Internal,my_module.count,STUDENT:tc-u0', got {key!r}")
-    check_json(key, "a key of the store")
-    return key
 
 
 class _Stores:

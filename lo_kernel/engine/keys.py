@@ -175,9 +175,13 @@ def reading_of(key: str) -> tuple[str, list[str]]:
 
     >>> reading_of("Internal,my_module.count,EventField.doc_id:d1,STUDENT:tc-u0")
     ('my_module.count by EventField.doc_id, STUDENT', ['tc-u0'])
+    >>> reading_of("Blob,tc-u0,my.source,essay")
+    ('a blob', ['tc-u0'])
     >>> reading_of("what tc-u0 said")
     ("a key of one's own", [])
     """
+    if key.startswith("Blob,"):
+        return "a blob", sorted(learners_of([key]))
     parsed = parse_key(key)
     if parsed is None:
         return "a key of one's own", []

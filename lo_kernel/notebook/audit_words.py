@@ -24,6 +24,8 @@ _DEEDS: Final = {
     "reducer removed": "Removed an analysis:",
     "reveal": "Asked for the learners' names",
     "value set": "Set a value in the store",
+    "value removed": "Removed a value from the store",
+    "store cleared": "Emptied the store: values went, and reducers began anew",
     "replay": "Read in events from files",
     "export": "Made an installable module of analyses:",
     "export student": "Wrote everything about one learner into a file",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from lo_kernel.errors import LOError
 from lo_kernel.notebook.jobs import Job
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class KeyValueStore:
         self._start = start
 
     def __getitem__(self, key: str) -> Awaitable[Any]:
-        return self._bridge.run(self._get(_text(key)))
+        return self._bridge.run(self._get(_checked(key)))
 
     async def _get(self, key: str) -> Any:
         from lo_kernel.engine.keys import reading_of
@@ -41,7 +40,7 @@ class KeyValueStore:
 
     def keys(self, prefix: str = "") -> Awaitable[list[str]]:
         """All keys that start with ``prefix``, sorted."""
-        return self._bridge.run(self._keys(_text(prefix)))
+        return self._bridge.run(self._keys(_checked(prefix)))
 
     async def _keys(self, prefix: str) -> list[str]:
         from lo_kernel.engine.keys import learners_of
@@ -52,18 +51,14 @@ class KeyValueStore:
 
     def set(self, key: str, value: Any) -> Job[None]:
         """Store a JSON value under a key of one's own, in the process that owns the workspace."""
-        work = self._runtime.set_value(_text(key), value)
+        work = self._runtime.set_value(_checked(key), value)
         return Job("kvs.set", work, self._bridge) if self._start is None else self._start("kvs.set", work)
 
     def __repr__(self) -> str:
         return f"<store {self._runtime.store.name}: await lo.kvs[key], await lo.kvs.keys(prefix)>"
 
 
-def _text(key: str) -> str:
-    """A key as it is, where it is one."""
-    from lo_kernel.query.values import check_json
+def _checked(key: str) -> str:
+    from lo_kernel.query.values import check_key
 
-    if not isinstance(key, str):
-        raise LOError(f"a key is a text such as 'Internal,my_module.count,STUDENT:tc-u0', got {key!r}")
-    check_json(key, "a key of the store")
-    return key
+    return check_key(key)

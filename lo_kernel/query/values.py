@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
-from lo_kernel.errors import QueryError
+from lo_kernel.errors import LOError, QueryError
 from lo_kernel.query.ports import JSON
 
-__all__ = ["Identity", "check_json", "error_value", "identity", "is_error", "path_of", "visible"]
+__all__ = ["Identity", "check_json", "check_key", "error_value", "identity", "is_error", "path_of", "visible"]
 
 Identity = tuple[tuple[str, str], ...]
 """Whom a row belongs to: ``(("STUDENT", "tc-u0"), ("RESOURCE", "essay-1"))``."""
@@ -38,6 +38,18 @@ def error_value(
     if error is not None:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__, limit=-6))
     return {"error": message, "function": function, "error_provenance": about, "traceback": trace}
+
+
+def check_key(key: str) -> str:
+    """A key of the store as it is, where it can be one; raises :class:`LOError` elsewhere.
+
+    >>> check_key("notes")
+    'notes'
+    """
+    if not isinstance(key, str):
+        raise LOError(f"a key is a text such as 'Internal,my_module.count,STUDENT:tc-u0', got {key!r}")
+    check_json(key, "a key of the store")
+    return key
 
 
 def check_json(value: JSON, what: str) -> None:

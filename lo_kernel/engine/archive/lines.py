@@ -10,9 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-import sys
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -81,9 +80,6 @@ class NumberedLine(msgspec.Struct, gc=False):
     body: msgspec.Raw
 
 
-_deeper = threading.Lock()
-
-
 def deep(decode: Callable[[Any], _Decoded]) -> Callable[[Any], _Decoded]:
     """A decoder that takes what another one took that had more of the stack left: nested up to the limit.
 
@@ -95,15 +91,11 @@ def deep(decode: Callable[[Any], _Decoded]) -> Callable[[Any], _Decoded]:
             return decode(data)
         except RecursionError:
             pass
-        with _deeper:  # it goes for the whole process, so for that moment alone
-            limit = sys.getrecursionlimit()
-            sys.setrecursionlimit(2 * limit)
-            try:
-                return decode(data)
-            except RecursionError:
-                raise msgspec.DecodeError("it is nested too deep") from None
-            finally:
-                sys.setrecursionlimit(limit)
+        try:
+            with ThreadPoolExecutor(1) as beside:  # all of a stack is left there
+                return beside.submit(decode, data).result()
+        except RecursionError:
+            raise msgspec.DecodeError("it is nested too deep") from None
 
     return decoded
 
