@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lo_kernel.app.browser_address import Proxies
 from lo_kernel.app.meter import Meter
 from lo_kernel.app.security import Security
 from lo_kernel.engine.archive import Archive
@@ -27,6 +28,7 @@ from lo_kernel.engine.made_up import MadeUpNames
 from lo_kernel.engine.pipeline import Pipeline
 from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.registry import Registration, Registry
+from lo_kernel.engine.replays import Replays
 from lo_kernel.engine.store import Store, open_store
 from lo_kernel.errors import LOError, NotOwnerError, SettingsError, StoreAwayError
 from lo_kernel.modules.listing import Modules
@@ -122,6 +124,7 @@ class Runtime:
         self.learners = Learners()
         self.made_up = MadeUpNames(self.workspace.path)
         self.security = Security(settings, self.workspace)
+        self.proxies = Proxies()  # ways to the browser
         self.host, self.port = settings.host, settings.port
         self.started: float | None = None
         self.sources: set[object] = set()  # connections that events come in by
@@ -138,6 +141,7 @@ class Runtime:
         self._owning = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None  # for a store that did not answer at the start
         self.erasing = asyncio.Lock()  # one learner after another
+        self.replays = Replays()  # that go on now
 
     @property
     def functions(self) -> Functions:

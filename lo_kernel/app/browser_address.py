@@ -10,6 +10,8 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,10 @@ from urllib.parse import urlsplit
 
 from lo_kernel.settings import Settings, http_address
 
-__all__ = ["BrowserAddress", "find_address", "jupyter_server", "probe_proxy"]
+__all__ = ["BrowserAddress", "Proxies", "ask_proxy", "find_address", "jupyter_server", "probe_proxy"]
 
 _PROBE_SECONDS: Final = 0.5
+_HOLDS_SECONDS: Final = 60.0
 _NO_PORT: Final = 1
 """A port that nobody listens on: asked for it, a proxy that is there fails, and one that isn't gives 404."""
 
@@ -99,12 +102,65 @@ def jupyter_server(environ: Mapping[str, str], runtime_dir: Path | None = None) 
     return None
 
 
+class Proxies:
+    """Which Jupyter servers have a proxy: asked when first wanted, and remembered.
+
+    An answer that is older than ``seconds`` is given as it is, and asked for again on a thread, beside
+    whoever wanted it; that a server can't be reached is asked again each time.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[Mapping[str, Any]], bool | None] | None = None,
+        *,
+        seconds: float = _HOLDS_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask = ask or ask_proxy
+        self._seconds = seconds
+        self._clock = clock
+        self._known: dict[tuple[Any, ...], tuple[bool | None, float]] = {}  # the answer, until when it holds
+        self._asking: set[tuple[Any, ...]] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, server: Mapping[str, Any]) -> bool:
+        """Whether a server has one, as far as is known; only the first time this waits for the server."""
+        key = tuple(sorted(server.items()))
+        if key not in self._known:
+            self._note(key, server)
+        there, until = self._known[key]
+        if there is None or self._clock() >= until:
+            self._ask_beside(key, server)
+        return bool(there)
+
+    def _note(self, key: tuple[Any, ...], server: Mapping[str, Any]) -> None:
+        self._known[key] = self._ask(server), self._clock() + self._seconds
+
+    def _ask_beside(self, key: tuple[Any, ...], server: Mapping[str, Any]) -> None:
+        def ask() -> None:
+            try:
+                self._note(key, server)
+            finally:
+                self._asking.discard(key)
+
+        with self._lock:
+            if key in self._asking:
+                return
+            self._asking.add(key)
+        threading.Thread(target=ask, name="lo-proxy", daemon=True).start()
+
+
 def probe_proxy(server: Mapping[str, Any]) -> bool:
+    """Whether a Jupyter server is known to have a proxy; see :func:`ask_proxy`."""
+    return bool(ask_proxy(server))
+
+
+def ask_proxy(server: Mapping[str, Any]) -> bool | None:
     """Whether a Jupyter server has jupyter-server-proxy: without it, the address is not found (404).
 
     A server answers whoever it doesn't know alike, whether it has the address or not. So it is asked with
     its own token, which this user can read and which goes nowhere else; where that isn't enough, the answer
-    is no.
+    is no. ``None`` where it doesn't answer within half a second.
     """
     if server.get("secure"):
         return False  # its certificate is hardly one of 127.0.0.1
@@ -115,7 +171,7 @@ def probe_proxy(server: Mapping[str, Any]) -> bool:
         connection.request("GET", path, headers={"Authorization": f"token {token}"} if token else {})
         return connection.getresponse().status not in (301, 302, 303, 307, 308, 401, 403, 404)
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 

@@ -25,7 +25,7 @@ _HEIGHT = 760  # pixels of a page in a notebook
 
 def browser_address(runtime: Runtime) -> BrowserAddress:
     """How this notebook's browser reaches the app, which from then on answers to the names in it."""
-    found = find_address(runtime.settings, runtime.port, os.environ)
+    found = find_address(runtime.settings, runtime.port, os.environ, probe=runtime.proxies)
     runtime.security.found_hosts.update(found.hosts)
     return found
 
