@@ -89,6 +89,42 @@ def test_what_is_no_chart_is_an_error(chart: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("chart", "says"),
+    [
+        ({"mark": "blob", "encoding": {}}, "a mark of arc, .*, got 'blob'"),
+        ({"mark": {"filled": True}}, "a mark of arc, .*, got None"),
+        ({"mark": ["bar"]}, "a mark of arc, .*, got \\['bar'\\]"),
+        ({"mark": "bar", "encoding": {"colour": {"field": "n"}}}, "got 'colour'; there is 'color'"),
+        ({"mark": "bar", "encoding": {"field": "n"}}, "in encoding, got 'field'"),
+        ({"mark": "bar", "encoding": "x"}, "an encoding of channels, such as x and y, got 'x'"),
+        ({"layer": [{"mark": "bar"}, {"mark": "dot"}]}, "chart, layer 2: expected a mark of .* got 'dot'"),
+        ({"hconcat": [{"layer": [{"encoding": {}}]}]}, "chart, hconcat 1, layer 1: expected .* mark, layer"),
+        ({"layer": {"mark": "bar"}}, "a list in layer"),
+        ({"facet": {"field": "n"}, "spec": {"mark": "pie"}}, "chart, spec: .* got 'pie'"),
+        ({"concat": [3]}, "chart, concat 1: expected an object with a mark, got 3"),
+    ],
+)
+def test_what_vega_lite_does_not_know_is_refused_at_once(chart: Any, says: str) -> None:
+    """JupyterLab would leave the output empty: a mark or channel that isn't there is an error in the cell."""
+    with pytest.raises(DashboardError, match=says):
+        Dashboard.of("event_count", chart)
+    with pytest.raises(DashboardError, match=says):
+        Panel("event_count", chart=chart)
+
+
+def test_what_vega_lite_knows_is_taken() -> None:
+    """Composite marks, layers that repeat, facets and channels that are switched off are drawn as given."""
+    charts: list[dict[str, Any]] = [
+        {"mark": {"type": "boxplot"}, "encoding": {"x": {"field": "n"}, "xOffset": None, "tooltip": []}},
+        {"repeat": {"layer": ["n", "m"]}, "spec": {"mark": "line", "encoding": {"y": {"field": "n"}}}},
+        {"facet": {"row": {"field": "n"}}, "spec": {"layer": [{"mark": "rule"}, {"mark": "text"}]}},
+        {"vconcat": [{"mark": "point"}, {"hconcat": [{"mark": "tick"}]}]},
+    ]
+    for chart in charts:
+        assert vega_lite_of(chart) == chart
+
+
+@pytest.mark.parametrize(
     "value",
     [
         {"start": 1_700_000_000, "step": 60, "values": [1, 2]},

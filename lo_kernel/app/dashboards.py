@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args
 
 from lo_kernel.app.charts import Chart, Kind
-from lo_kernel.app.vega_lite import is_chart_object, vega_lite_of
+from lo_kernel.app.vega_lite import check_vega_lite, is_chart_object, vega_lite_of
 from lo_kernel.errors import DashboardError, LOError, QueryError, UnknownDashboardError
 from lo_kernel.query.catalog import Catalog
 from lo_kernel.query.executor import Executor
@@ -60,6 +60,11 @@ class Panel:
                 f"chart: expected one of {', '.join(get_args(Kind))}, a Vega-Lite specification or an Altair "
                 f"chart, got {self.chart!r}"
             )
+        if not named:
+            try:
+                check_vega_lite(self.chart)
+            except ValueError as error:
+                raise DashboardError(str(error)) from None
 
     @property
     def name(self) -> str:

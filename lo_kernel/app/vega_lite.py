@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Final
 
 from lo_kernel.app.templates import Spec
 
-__all__ = ["is_chart_object", "vega_lite_of"]
+__all__ = ["check_vega_lite", "is_chart_object", "vega_lite_of"]
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _OWN_SIZES = ("continuousWidth", "continuousHeight")
+_SEVERAL: Final = ("layer", "concat", "hconcat", "vconcat")
+_PARTS: Final = ("mark", *_SEVERAL, "facet", "repeat", "spec")
+# What Vega-Lite 5 and 6 know (https://vega.github.io/vega-lite/docs/mark.html and .../encoding.html).
+_MARKS: Final = (
+    "arc", "area", "bar", "boxplot", "circle", "errorband", "errorbar", "geoshape", "image", "line",
+    "point", "rect", "rule", "square", "text", "tick", "trail",
+)  # fmt: skip
+_CHANNELS: Final = (
+    "angle", "color", "column", "description", "detail", "facet", "fill", "fillOpacity", "href", "key",
+    "latitude", "latitude2", "longitude", "longitude2", "opacity", "order", "radius", "radius2", "row",
+    "shape", "size", "stroke", "strokeDash", "strokeOpacity", "strokeWidth", "text", "theta", "theta2",
+    "time", "tooltip", "url", "x", "x2", "xError", "xError2", "xOffset", "y", "y2", "yError", "yError2",
+    "yOffset",
+)  # fmt: skip
 
 
 def is_chart_object(chart: Any) -> bool:
@@ -24,7 +39,8 @@ def vega_lite_of(chart: Any) -> Spec:
 
     ``chart`` is a dict, or an object with ``to_dict()`` that gives one (Altair 4 to 6). The chart's own data
     goes: its place is taken by the rows. So ``alt.Chart().mark_bar().encode(x="count:Q", y="student:N")`` is
-    enough. Raises :class:`TypeError` and :class:`ValueError` for what is no Vega-Lite specification.
+    enough. Raises :class:`TypeError` and :class:`ValueError` for what is no Vega-Lite specification, and for
+    a mark or an encoding channel that there isn't: JupyterLab would show nothing, and say nothing.
 
     >>> vega_lite_of({"mark": "bar", "encoding": {}, "data": {"values": []}})
     {'mark': 'bar', 'encoding': {}}
@@ -39,9 +55,7 @@ def vega_lite_of(chart: Any) -> Spec:
         raise ValueError(
             f"chart: expected a Vega-Lite specification, got one of {schema!r:.80}; Vega itself is not drawn"
         )
-    parts = ("mark", "layer", "concat", "hconcat", "vconcat", "facet", "repeat", "spec")
-    if not any(part in given for part in parts):
-        raise ValueError(f"chart: expected a Vega-Lite specification with one of {', '.join(parts)}")
+    check_vega_lite(given)
     spec = copy.deepcopy(dict(given))
     own = spec.pop("data", None)
     datasets = spec.pop("datasets", None)
@@ -58,6 +72,43 @@ def vega_lite_of(chart: Any) -> Spec:
         for name in _OWN_SIZES:
             view.pop(name, None)
     return spec
+
+
+def check_vega_lite(view: Any, where: str = "chart") -> None:
+    """Raise :class:`ValueError` for what no version of Vega-Lite draws, here or in a view inside.
+
+    >>> check_vega_lite({"layer": [{"mark": "bar", "encoding": {"colour": {"field": "n"}}}]})
+    Traceback (most recent call last):
+    ...
+    ValueError: chart, layer 1: expected channels such as x and y in encoding, got 'colour'; there is 'color'
+    """
+    if not isinstance(view, Mapping):
+        raise ValueError(f"{where}: expected an object with a mark, got {view!r:.80}")
+    if not any(part in view for part in _PARTS):
+        raise ValueError(f"{where}: expected a Vega-Lite specification with one of {', '.join(_PARTS)}")
+    if "mark" in view:
+        mark = view["mark"]
+        kind = mark.get("type") if isinstance(mark, Mapping) else mark
+        if kind not in _MARKS:
+            raise ValueError(f"{where}: expected a mark of {', '.join(_MARKS)}, got {kind!r:.80}")
+    encoding = view.get("encoding", {})
+    if not isinstance(encoding, Mapping):
+        raise ValueError(f"{where}: expected an encoding of channels, such as x and y, got {encoding!r:.80}")
+    for channel in encoding:
+        if channel not in _CHANNELS:
+            near = get_close_matches(str(channel), _CHANNELS, 1)
+            there = f"; there is {near[0]!r}" if near else ""
+            raise ValueError(
+                f"{where}: expected channels such as x and y in encoding, got {channel!r:.80}{there}"
+            )
+    for part in _SEVERAL:
+        views = view.get(part, [])
+        if not isinstance(views, list | tuple):
+            raise ValueError(f"{where}: expected a list in {part}, got {views!r:.80}")
+        for number, each in enumerate(views, 1):
+            check_vega_lite(each, f"{where}, {part} {number}")
+    if "spec" in view:
+        check_vega_lite(view["spec"], f"{where}, spec")
 
 
 def _uses(node: Any, name: str) -> bool:
