@@ -110,18 +110,25 @@ class Catalog:
             )
         return dag
 
-    def resolve(self, query: Any, exports: Sequence[str] | None = None) -> tuple[Dag, list[str]]:
+    def resolve(
+        self, query: Any, exports: Sequence[str] | None = None, *, dags_first: bool = False
+    ) -> tuple[Dag, list[str]]:
         """A DAG and the exports that are meant.
 
-        ``query`` is a DAG, a node, or a name: of a DAG, ``dag.export``, or an export that only one DAG has.
-        Without ``exports``, all of the DAG (each once, where one has two names).
+        ``query`` is a DAG, a node, or a name: the id of a reducer, of a DAG, ``dag.export``, or an export
+        that only one DAG has. An id is what was registered under it, whatever an installed module calls so;
+        with ``dags_first``, as who asks over the wire names DAGs, a DAG of this name comes before. Without
+        ``exports``, all of the DAG (each once, where one has two names).
         """
         if not isinstance(query, str):
             dag = query if isinstance(query, Dag) else Dag.read(query, other=self._other)
             return dag, list(exports) if exports is not None else _each_once(dag)
-        if query in self._dags:
+        own = None if exports is not None else self._registered(query)
+        if query in self._dags and (own is None or dags_first):
             dag = self._dags[query]
             return dag, list(exports) if exports is not None else _each_once(dag)
+        if own is not None:
+            return self._dags[own], [query]
         if exports is None:
             for name, dag in self._dags.items():
                 if query.startswith(f"{name}.") and query[len(name) + 1 :] in dag.exports:
@@ -180,6 +187,11 @@ class Catalog:
             f'<p><a href="{link}" target="_blank" rel="noopener">Run them in a page</a></p>' if link else ""
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{page}"
+
+    def _registered(self, reducer_id: str) -> str | None:
+        """The module of the reducer of this id, where there is one."""
+        modules = [name for name, reducers in self._reducers.items() if reducer_id in reducers]
+        return next((name for name in modules if reducer_id in self._dags[name].exports), None)
 
     def _rebuild(self, name: str) -> None:
         source = copy.deepcopy(dict(self._sources.get(name) or {"execution_dag": {}, "exports": {}}))

@@ -173,7 +173,7 @@ class Executor:
         :class:`QueryError`, which names node and field; with ``strict``, for parameters that the query
         doesn't have too.
         """
-        dag, chosen = self.catalog.resolve(query, exports)
+        dag, chosen = self.catalog.resolve(query, exports, dags_first=not strict)
         if not chosen:
             there = ", ".join(dag.exports) or "none"
             name = f"query {dag.name!r}" if dag.name else "query"

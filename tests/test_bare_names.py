@@ -1,0 +1,62 @@
+"""Bare names in a notebook beside the module that was made of it: its own come first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from query_parts import Parts, Reducer
+
+from lo_kernel.app.dashboards import Dashboard, Dashboards
+from lo_kernel.errors import UnknownQueryError
+from lo_kernel.query.language import q
+
+
+def beside(module: str) -> Parts:
+    """A notebook with a reducer ``n``, and the module that it was exported as, in the same environment."""
+    exported = Reducer(f"{module}.n", default={"of": "module"}, module=module)
+    own = Reducer("n", default={"of": "notebook"}, module="jupyter-helper")
+    parts = Parts(exported, own, people=1)
+    parts.catalog.add(
+        module, {"execution_dag": {"n": q.latest(f"{module}.n")}, "exports": {"n": {"returns": "n"}}}
+    )
+    parts.catalog.add_reducer(exported, module)
+    parts.catalog.add_reducer(own, "jupyter-helper")
+    return parts
+
+
+async def of(parts: Parts, query: Any) -> Any:
+    """Whose the answer is."""
+    ((row),) = await parts.executor.rows(query)
+    return row["of"]
+
+
+@pytest.mark.parametrize("module", ["my_module", "n"])
+async def test_a_bare_name_is_the_notebooks_own(module: str) -> None:
+    """The reducer that is registered under the name answers, also where the module itself is called so."""
+    parts = beside(module)
+    assert await of(parts, "n") == "notebook"
+    assert await of(parts, "jupyter-helper.n") == "notebook"
+    assert await of(parts, f"{module}.n") == "module"
+    boards = Dashboards(parts.executor, parts.catalog, parts.functions)
+    boards.add(Dashboard.of("n"))
+    assert [query.dag for query in boards.queries("n")] == ["jupyter-helper"]
+
+
+async def test_over_the_wire_a_name_is_a_dag() -> None:
+    """Who names a DAG gets all its answers, whatever a reducer in a notebook is called."""
+    parts = beside("n")
+    assert await parts.executor.run("n") == {"n": [{"of": "module", "user_id": "tc-u0", "profile": {}}]}
+    assert parts.executor.prepare("n", ["n"], {}).dag.name == "n"
+
+
+async def test_without_its_reducer_the_name_is_the_modules() -> None:
+    """The module answers where the notebook has none of this name; where two modules have, they are named."""
+    parts = beside("my_module")
+    parts.catalog.remove_reducer("n", "jupyter-helper")
+    assert await of(parts, "n") == "module"
+    parts.catalog.add(
+        "other", {"execution_dag": {"n": q.latest("my_module.n")}, "exports": {"n": {"returns": "n"}}}
+    )
+    with pytest.raises(UnknownQueryError, match=r"say which: my_module\.n, other\.n"):
+        parts.catalog.resolve("n")
