@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from event_files import study_log
-from ingest_parts import SOURCE, count, expect, idle, key_of, running
+from ingest_parts import SOURCE, bodies, count, expect, idle, key_of, running
 from waiting import auntil
 
-from lo_kernel.engine.archive import Search
+from lo_kernel.engine.archive import Search, sealing
 from lo_kernel.engine.events import Sender, identify
 from lo_kernel.engine.export import export_events
 from lo_kernel.engine.replay import replay
@@ -121,3 +121,33 @@ async def test_what_the_archive_lost_comes_back_from_it(settings: Settings, tmp_
         assert (report.events, report.held) == (60 - there, there)
         await idle(runtime)
         assert sum(1 for _ in runtime.archive.read()) == 60
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_what_a_damaged_segment_lost_comes_back_from_it(
+    settings: Settings, tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that can't be read any more is none that is held, wherever in a segment it was."""
+    monkeypatch.setattr(sealing, "_REST", 0.0)
+    path = tmp_path / "x.study.log"
+    async with running(settings) as runtime:
+        runtime.archive.segment_bytes = 2000
+        for _ in range(3):
+            sent(runtime, 15)
+            await idle(runtime)
+        await export_events(runtime.archive, path)
+        runtime.archive._untidy = True
+        await runtime.archive.keep()
+    damaged = sorted((settings.workspace_path / "archive").glob("events-*.jsonl*"))[1 if packed else -1]
+    assert damaged.name.endswith(".zst") == packed
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2 if packed else data.index(b"\n") + 1] ^= 0xFF
+    damaged.write_bytes(data)
+    lost = 15 if packed else 1
+    async with running(settings) as runtime:
+        report = await replay(runtime, path)
+        assert (report.events, report.held) == (lost, 45 - lost)
+        await idle(runtime)
+        assert sorted(body["number"] for body in bodies(runtime)) == sorted([*range(15)] * 3)
+        report = await replay(runtime, path)
+        assert (report.events, report.held) == (0, 45)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from lo_kernel.engine.archive.index import IndexMaker, IndexParts
-from lo_kernel.engine.archive.lines import last_number
-from lo_kernel.engine.archive.segments import PlainReader, Segment, find_index, list_segments
+from lo_kernel.engine.archive.cursor import UNSOUND, Senders, parse_lines
+from lo_kernel.engine.archive.index import IndexMaker, IndexParts, add_ordinal
+from lo_kernel.engine.archive.lines import Record
+from lo_kernel.engine.archive.segments import PlainReader, Segment, find_index, list_segments, open_reader
+from lo_kernel.errors import ArchiveError
 
 __all__ = ["find_numbers", "find_ordinals", "merged"]
 
@@ -26,12 +29,14 @@ def find_ordinals(folder: Path, marks: Sequence[str]) -> list[tuple[int, int]]:
     def of(segment: Segment) -> list[tuple[int, int]]:
         return _of_packed(segment, marks) if segment.packed else _of_plain(segment, marks)
 
-    return _of_all(folder, of)
+    return _of_all(folder, list_segments(folder), of)
 
 
-def _of_all(folder: Path, of: Callable[[Segment], list[tuple[int, int]]]) -> list[tuple[int, int]]:
+def _of_all(
+    folder: Path, segments: Iterable[Segment], of: Callable[[Segment], list[tuple[int, int]]]
+) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
-    for listed in list_segments(folder):
+    for listed in segments:
         segment = listed
         while True:
             try:
@@ -45,23 +50,52 @@ def _of_all(folder: Path, of: Callable[[Segment], list[tuple[int, int]]]) -> lis
     return merged(found)
 
 
-class _Last(IndexParts):
-    """Of an index, what is asked for here."""
+def find_numbers(folder: Path, first: int = 1, last: int | None = None) -> list[tuple[int, int]]:
+    """Which numbers have an event, or had one that was erased, as ranges.
 
-    last: int
+    Reads the segments that may have those from ``first`` to ``last`` (``None``: to the end): what is damaged
+    is none.
+    """
+    segments = list_segments(folder)
+    ends = [*(each.first for each in segments[1:]), None]
+    wanted = [
+        segment
+        for segment, end in zip(segments, ends, strict=True)
+        if (end is None or end > first) and (last is None or segment.first <= last)
+    ]
+    senders = Senders()
+    return _of_all(folder, wanted, lambda segment: _numbers_of(segment, senders))
 
 
-def find_numbers(folder: Path) -> list[tuple[int, int]]:
-    """Which numbers the segments of a folder have, erased ones too, as ranges."""
-    return _of_all(folder, lambda segment: [(segment.first, _last_of(segment))])
+def _numbers_of(segment: Segment, senders: Senders) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    with contextlib.closing(open_reader(segment)) as reader:
+        for lines in _readable(reader.read):
+            for record in parse_lines(lines, segment, lambda *_: None):  # whoever reads events reports it
+                if _is_there(record, senders):
+                    add_ordinal(found, record.n)
+    return found
 
 
-def _last_of(segment: Segment) -> int:
-    if not segment.packed:
-        return last_number(segment.path, segment.first)
-    with segment.path.open("rb") as file:
-        index: _Last = find_index(segment, file.fileno(), _Last)[0]
-        return index.last
+def _readable(read: Callable[[], bytes]) -> Iterator[bytes]:
+    while True:
+        try:
+            lines = read()
+        except ArchiveError:
+            continue
+        if not lines:
+            return
+        yield lines
+
+
+def _is_there(record: Record, senders: Senders) -> bool:
+    if record.gone is not None:
+        return True
+    try:
+        senders.of(record)
+    except UNSOUND:
+        return False
+    return bytes(record.body)[:1] == b"{"
 
 
 def _of_packed(segment: Segment, marks: Iterable[str]) -> list[tuple[int, int]]:

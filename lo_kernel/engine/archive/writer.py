@@ -424,9 +424,9 @@ class Archive:
         """
         return find_ordinals(self.folder, marks)
 
-    def numbers(self) -> list[tuple[int, int]]:
-        """Which numbers there are, those of erased events too, as ranges; in a thread, best."""
-        return find_numbers(self.folder)
+    def numbers(self, first: int = 1, last: int | None = None) -> list[tuple[int, int]]:
+        """Which numbers have an event, or an erased one, as ranges; reads all of them, in a thread, best."""
+        return find_numbers(self.folder, first, last)
 
     # -- keeping -------------------------------------------------------------------------------
 
