@@ -100,6 +100,8 @@ class Registration:
     async def ready(self) -> Registration:
         """Wait until it has seen all of the past, or what replaced it has; raises what it failed with."""
         task = self._task
+        if task is not None and (loop := task.get_loop()) is not asyncio.get_running_loop():
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.ready(), loop))
         if task is not None:
             try:
                 await asyncio.shield(task)
@@ -168,12 +170,21 @@ class Registration:
     def __repr__(self) -> str:
         if self.status == "paused":
             return (
-                f"<reducer {self.id!r} of {self.context}: paused, {self.behind:,} events behind; "
+                f"<reducer {self.id!r} of {self.context}: paused, {_events(self.behind)} behind; "
                 "run the cell that defines it to go on>"
             )
         progress = f", {self.done:,} of {self.total:,}" if self.status == "catching up" else ""
-        count = f"{self.events:,} events since the start"
-        return f"<reducer {self.id!r} of {self.context}: {self.status}{progress}, {count}>"
+        count = f"{_events(self.events)} since the start"
+        return f"<reducer {self.id!r} of {self.context}: {self.status}{progress}, {count}{self.failed_text}>"
+
+    @property
+    def failed_text(self) -> str:
+        """At how many events it failed, to be said behind their count; empty where it didn't."""
+        return f", and it failed at {_events(self.errors)} (see lo.errors)" if self.errors else ""
+
+
+def _events(number: int) -> str:
+    return f"{number:,} event{'s'[: number != 1]}"
 
 
 async def _no_code(event: dict[str, Any], state: Any) -> tuple[bool, bool]:

@@ -290,6 +290,7 @@ class Registry(Registered):
             limit=self.live_states,
         )
         run.overrun = self._fall_behind
+        run.stuck = self._set_aside
         return run
 
     def _swap(self, new: Registration, run: Run) -> set[int]:
@@ -384,6 +385,30 @@ class Registry(Registered):
 
         registration._task = asyncio.get_running_loop().create_task(regain())
         registration._task.add_done_callback(_consume)
+
+    # -- interrupted too often -----------------------------------------------------------------
+
+    def _set_aside(self, run: Run) -> None:
+        """A reducer does not come to an end: what it was to replace stays, or else it is paused."""
+        registration = self._registrations.get(run.name)
+        if registration is not None:
+            registration.cancel()
+            if registration.run is run:
+                self._beside(self._pause(registration, run))
+
+    async def _pause(self, registration: Registration, run: Run) -> None:
+        with contextlib.suppress(LOError):
+            await self.pipeline.commit()
+        if self._registrations.get(run.name) is not registration:
+            return
+        self.pipeline.detach(run)
+        del self._registrations[run.name]
+        self._owners.pop(run.name, None)
+        registration.status = "paused"
+        row = self._stored.get(run.name)
+        if row is not None:
+            self.paused[run.name] = row
+        await run.stop()
 
     # -- removing ------------------------------------------------------------------------------
 

@@ -48,15 +48,17 @@ class LOKernelApp(IPKernelApp):
         return super()._ip_default() if self.transport == "ipc" else "127.0.0.1"
 
     def init_signal(self) -> None:
-        """SIGTERM and SIGHUP end the kernel in order; by hand, so does Ctrl-C where no cell runs."""
+        """SIGTERM and SIGHUP end the kernel in order; by hand, so does Ctrl-C where no cell runs.
+
+        Where none runs, SIGINT also ends a reducer that does not come to an end.
+        """
         numbers = end_signals()
         self._ending = Ending(numbers, self._leave)
         super().init_signal()  # outside of the main thread it raises, and the kernel runs without handlers
         for number in numbers:
             signal.signal(number, self._terminate)
         self._ending.watch()
-        if self.by_hand:
-            signal.signal(signal.SIGINT, self._interrupt_idle)
+        signal.signal(signal.SIGINT, self._interrupt_idle)
 
     def init_iopub(self, context: Any) -> None:
         """Open the channel, and have the monitor listen before anything is said on it."""
@@ -112,8 +114,11 @@ class LOKernelApp(IPKernelApp):
         print("\n".join(lines), file=sys.__stdout__, flush=True)
 
     def _interrupt_idle(self, number: int, frame: Any) -> None:
+        ours = isinstance(self.kernel, LOKernel)
+        if ours and self.kernel.interrupts.came(frame):
+            return
         # a client's stop button arrives as a signal, too: that one is for a cell, and there is none
-        if not (isinstance(self.kernel, LOKernel) and self.kernel.client_interrupts()):
+        if self.by_hand and not (ours and self.kernel.client_interrupts()):
             self._terminate(number, frame)
 
     def _leave(self) -> None:

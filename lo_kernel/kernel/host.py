@@ -142,6 +142,11 @@ class AppHost:
             raise LOError("the app has no loop yet: start() comes first")
         return self._loop
 
+    @property
+    def thread_ident(self) -> int | None:
+        """Identifier of the app's own thread; None where it has none."""
+        return self._thread.ident if self._thread is not None else None
+
     async def start(self) -> None:
         """Bind, build and serve. Where that fails, everything is undone and the error raised.
 
@@ -252,6 +257,10 @@ class _LoopThread:
         self._over = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="lo_kernel app", daemon=True)
+
+    @property
+    def ident(self) -> int | None:
+        return self._thread.ident
 
     def start(self) -> asyncio.AbstractEventLoop:
         self._thread.start()

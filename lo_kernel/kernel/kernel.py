@@ -11,10 +11,13 @@ import asyncio
 import html
 import inspect
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ from tornado.ioloop import IOLoop
 import lo_kernel
 from lo_kernel.errors import LOError
 from lo_kernel.kernel.debugging import can_debug, load_debugger
+from lo_kernel.kernel.interrupts import Interrupts
 from lo_kernel.kernel.magics import lo_magic, remembered_loop
 from lo_kernel.kernel.recording import begin_record, header_of
 from lo_kernel.kernel.starting import GivenUp, Starting
@@ -87,6 +91,13 @@ class LOKernel(SettingsTraits, IPythonKernel):
     """The file that says that this kernel runs, and where its app answers."""
     failure: str = ""
     """Traceback of what kept the app from starting; empty where it runs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.interrupts = Interrupts(self._app_thread)
+
+    def _app_thread(self) -> int | None:
+        return self.app_host.thread_ident if self.app_host is not None else None
 
     @property
     def kernel_info(self) -> dict[str, Any]:
@@ -183,11 +194,32 @@ class LOKernel(SettingsTraits, IPythonKernel):
                     cell_id=cell_id,
                 )
         finally:
+            self._end_of_cell()
             if record is not None:
                 record.executed(token, str(header.get("msg_id", "")), reply)
         if not silent:
             self._after_cell(watch.held, told=store_history, ok=reply.get("status") == "ok")
         return reply
+
+    @contextmanager
+    def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
+        """As it was: an interrupt cancels a cell that awaits. Meanwhile, reducers run: see `Interrupts`."""
+        with super()._cancel_on_sigint(future):
+            cancel = signal.getsignal(signal.SIGINT)
+            assert callable(cancel)
+            signal.signal(
+                signal.SIGINT,
+                lambda number, frame: None if self.interrupts.came(frame) else cancel(number, frame),
+            )
+            yield
+
+    def _end_of_cell(self) -> None:
+        """From here on the loop turns, until the reply is sent: an interrupt is no cell's any more."""
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            signal.signal(signal.SIGINT, lambda _, frame: bool(self.interrupts.came(frame)))
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """What a client's stop button sends where it can't send a signal."""

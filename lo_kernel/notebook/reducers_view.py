@@ -56,4 +56,5 @@ class Reducers(Mapping[str, "Registration"]):
         if at == newest:
             where = f"at the archive's newest event ({at:,})" if at else "the archive is empty"
         count = f"{registration.events:,} event{'s'[: registration.events != 1]} since the start"
+        count += registration.failed_text
         return f"reducer {registration.id!r} of {registration.context}: live, {count}, {where}"

@@ -20,6 +20,7 @@ import msgspec
 
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.reducers import Reducer, not_a_pair
+from lo_kernel.engine.run.interrupting import INTERRUPTS, Interrupted
 from lo_kernel.engine.run.live_state import LEAST, MISSING, Item, LiveState
 from lo_kernel.engine.run.live_states import LiveStates
 from lo_kernel.engine.run.waiting import Waiting
@@ -39,6 +40,7 @@ class Folding:
     """A reducer, its states, and the events that wait for it."""
 
     overrun: Callable[[Self], None] | None = None  # called where more events wait than may
+    stuck: Callable[[Self], None] | None = None  # called where it was interrupted too often
 
     def __init__(self, name: str, function: Reducer, states: LiveStates, errors: ErrorLog) -> None:
         self.name = name
@@ -54,6 +56,7 @@ class Folding:
         self.guarded = False
         self.strict = False  # each answer is looked at at once: one was no JSON
         self.suspends = False
+        self.interrupts = 0  # how often it was ended in the middle of an event
         self.changes: set[str] | None = None  # where changed keys are put, if anybody wants to know
         self.tell: Callable[[], None] = _nobody  # called when there was none before
         self._errors = errors
@@ -92,11 +95,31 @@ class Folding:
                 self.tell()
             changes.add(entry.key)
 
-    def _failed(self, error: BaseException, event: Any) -> None:
+    def _failed(self: Self, error: BaseException, event: Any) -> None:
         self.failures += 1
         self.last_failure = f"{type(error).__name__}: {error}"
         if not self.outgoing:
             self._errors.add(f"reducer '{self.name}'", error, event=event)
+        if isinstance(error, Interrupted):
+            self.interrupts += 1
+            if self.interrupts == INTERRUPTS:
+                self._give_up()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it was interrupted too often: it is given no event any more."""
+        return self.interrupts >= INTERRUPTS
+
+    def _give_up(self: Self) -> None:
+        self.suspends = True  # what comes still, waits; and nothing takes it
+        self._errors.add(
+            f"reducer '{self.name}'",
+            f"it was interrupted {INTERRUPTS} times, and is paused: it hears no more events, and its states "
+            "stay as they are. Run the cell that defines it again, mended, to go on with all events",
+            kind="Paused",
+        )
+        if self.stuck is not None:
+            self.stuck(self)
 
     # -- putting back --------------------------------------------------------------------------
 
@@ -208,7 +231,9 @@ class Folding:
 
     def _wait(self: Self, entry: LiveState, item: Item) -> None:
         """Let an event wait for its state; a task takes them one after another."""
-        if self.waiting.put(entry, item):
+        if self.given_up:
+            self.pending.add(item[0])
+        elif self.waiting.put(entry, item):
             self._spawn(self._drain(entry))
         elif self.waiting.too_many and self.overrun is not None:
             self.overrun(self)
@@ -217,7 +242,7 @@ class Folding:
         waiting = entry.waiting
         assert waiting is not None
         folded = 0
-        while waiting:
+        while waiting and not self.given_up:
             item = waiting[0]
             if item[0] > entry.seq:
                 await self._fold(entry, item)

@@ -1,0 +1,45 @@
+"""A reducer that doesn't come to an end: how it is found among the frames of a thread, and what ends it.
+
+A reducer that computes without end holds the loop, so nothing that runs on the loop can end it. Whoever hears
+of an interrupt elsewhere (a signal's handler, a thread) looks with :func:`call_in` whether a reducer is at
+work, and raises :class:`Interrupted` in it. That is no `KeyboardInterrupt`, which is the user's cell's: it
+counts as the reducer's own failure, so that the event costs nothing but itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import FrameType
+
+__all__ = ["INTERRUPTS", "Interrupted", "call_in"]
+
+INTERRUPTS = 2
+"""Interrupts after which a reducer is paused."""
+
+_HERE = str(Path(__file__).parent)
+_ENGINE = str(Path(__file__).parent.parent)
+_FOLD = str(Path(_ENGINE) / "fold.py")
+
+
+class Interrupted(BaseException):
+    """Raised in a reducer that was at one event when an interrupt came, and for some time after it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "it was interrupted, because it did not come to an end with this event. The event is left out of "
+            "its states. Interrupt it once more, and it is paused"
+        )
+
+
+def call_in(frame: FrameType | None) -> FrameType | None:
+    """The frame of the reducer that a thread is in, which is another one for each call; None: it is in none.
+
+    ``frame`` is the innermost one of the thread.
+    """
+    inner: FrameType | None = None
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if inner is not None and (file.startswith(_HERE) or file == _FOLD):
+            return None if inner.f_code.co_filename.startswith(_ENGINE) else inner
+        inner, frame = frame, frame.f_back
+    return None
