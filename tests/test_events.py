@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -124,6 +125,74 @@ async def test_filter_finds_what_is_asked_for(tmp_path: Path, workspace: Path) -
                 events.filter(**wrong)
 
 
+async def test_reading_gives_what_a_filter_gives(tmp_path: Path, workspace: Path) -> None:
+    """The same events for the same filters, the same learners on record, the same mistakes at once."""
+    path = tmp_path / "x"
+    lines = [
+        study_event(
+            n, f"u{n % 4}", event="click" if n % 5 == 0 else "key", source="s2" if n % 7 == 0 else SOURCE
+        )
+        for n in range(2500)
+    ]
+    path.write_text("".join(map(study_text, lines)))
+    async with events_of(workspace, path) as events:
+        reads = events._runtime.reads
+        assert isinstance(reads, Reads)
+        filters: list[dict[str, Any]] = [
+            {},
+            {"learner": "tc-testcase-u1"},
+            {"context": "s2", "event": "click"},
+            {"since": START + 10.25, "until": START + 13.25},
+            {"where": lambda item: item["client"]["i"] > 2398},
+            {"event": "click", "limit": 3},
+            {"limit": 1200},
+            {"limit": 0},
+            {"learner": "nobody"},
+        ]
+        for each in filters:
+            reads.seen.clear()
+            wanted = events.filter(**each)
+            noted = [*reads.seen] or [("events", "archive", set())]
+            reads.seen.clear()
+            assert await events.read(**each) == wanted
+            assert reads.seen == noted
+        for wrong in ({"since": "soon"}, {"learner": 7}, {"where": 3}, {"limit": -1}):
+            with pytest.raises(EventError, match="expected"):
+                events.read(**wrong)
+
+
+async def test_the_app_goes_on_while_events_are_read(tmp_path: Path, workspace: Path) -> None:
+    """Others on the loop have their turns meanwhile; a function of the user's is asked on the loop."""
+    async with events_of(workspace, study_log(tmp_path / "x", range(5000))) as events:
+        turns, asked_on, seen_at = 0, set(), []
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        def where(item: dict[str, Any]) -> bool:
+            asked_on.add(threading.current_thread())
+            seen_at.append(turns)
+            return True
+
+        beside = asyncio.create_task(others())
+        job = events.read(where=where)
+        assert len(await job) == 5000
+        beside.cancel()
+        assert (job.done, job.total) == (5000, 5000)
+        assert asked_on == {threading.current_thread()}
+        assert len(set(seen_at)) >= 5  # turns of others between the first event and the last
+
+        cancelled = events.read(where=where)
+        del seen_at[:]
+        await auntil(lambda: seen_at)
+        assert cancelled.cancel()
+        await auntil(lambda: cancelled.status == "cancelled")
+        assert events._runtime.errors.of("reading events") == []
+
+
 async def test_a_filter_reads_a_part_of_the_archive(
     tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +236,9 @@ async def test_a_frame_has_a_row_an_event(
     """`to_frame` gives the body's fields as columns, and names the extra where nothing is installed."""
     async with events_of(workspace, study_log(tmp_path / "x", range(6))) as events:
         frame = events.to_frame(learner="tc-testcase-u1")
+        assert events.to_frame(await events.read(learner="tc-testcase-u1")).equals(frame)
+        with pytest.raises(EventError, match="events or filters, got both"):
+            events.to_frame([], learner="tc-testcase-u1")
         assert list(frame["i"]) == [1, 4]
         assert list(frame["learner"]) == ["tc-testcase-u1"] * 2
         assert list(frame["time"]) == [START + 1.25, START + 4.25]

@@ -77,6 +77,7 @@ CASES = {
     "events.count": (lambda: lo.events.count(learner=STUDENTS[-1]), bool),
     "events.tail": (lambda: lo.events.tail(3), lambda it: len(it) == 3),
     "events.filter": (lambda: lo.events.filter(learner=STUDENTS[-1], limit=2), lambda it: len(it) == 2),
+    "events.read": (lambda: lo.events.read(learner=STUDENTS[-1], limit=2), lambda it: len(it) == 2),
     "events.to_frame": (lambda: lo.events.to_frame(limit=2), lambda it: len(it) == 2),
     "events.export": (lambda: lo.events.export(f"{way}.study.log"), lambda it: on_file(f"{way}.study.log")),
     "kvs": (lambda: repr(lo.kvs), len),

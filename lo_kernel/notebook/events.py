@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +14,7 @@ import msgspec
 from lo_kernel.engine.archive import Search, Senders
 from lo_kernel.engine.archive.counting import EventCounter
 from lo_kernel.engine.events import Event
+from lo_kernel.engine.turns import Turns
 from lo_kernel.errors import EventError
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ __all__ = ["Events"]
 
 Moment = datetime | str | float | None
 
+_AT_ONCE = 1000  # events that a thread reads before the loop looks at them: 2 ms or so
+
 
 class Events:
     """The events so far, oldest first; each as a reducer gets it, with its archive number under ``"n"``.
@@ -31,6 +36,10 @@ class Events:
     ``lo.events.to_frame()``, ``lo.events.export("class.study.log.gz")``. An event is here a moment (at most
     50 ms) after it was accepted. What is asked for of one learner, one context or some hours is found by the
     archive's index.
+
+    These give their result at once: the cell is busy until they have read it, and so is an app on its loop,
+    a second and more for each million events. ``await lo.events.read(...)`` reads the same while the app goes
+    on.
     """
 
     def __init__(self, runtime: Runtime, bridge: LoopBridge | None = None) -> None:
@@ -51,7 +60,7 @@ class Events:
         """How many there are, all of them or those that :meth:`filter` would give."""
         if all(each is None for each in (learner, context, event, where, since, until)):
             return self._runtime.archive.last - self._counter.missing()
-        chosen = self._chosen(learner, context, event, where, since, until)
+        chosen = self._chosen(_search(learner, context, since, until), _wanted(event, where))
         return sum(1 for _ in chosen)
 
     def tail(self, n: int = 10) -> list[Event]:
@@ -83,26 +92,73 @@ class Events:
         without a zone they are UTC. ``where`` is asked with each event that the others let through; ``limit``
         ends the search early.
         """
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise EventError(f"limit: expected a number from 0 on, got {limit!r}", reason="bad_argument")
-        found: list[Event] = []
-        if limit == 0:
-            return found
-        for item in self._chosen(learner, context, event, where, since, until):
-            found.append(item)
-            if limit is not None and len(found) >= limit:
-                break
-        return found
+        _check_limit(limit)
+        chosen = self._chosen(_search(learner, context, since, until), _wanted(event, where))
+        return list(islice(chosen, limit)) if limit != 0 else []
 
-    def to_frame(self, **filters: Any) -> Any:
+    def read(
+        self,
+        *,
+        learner: str | None = None,
+        context: str | None = None,
+        event: str | None = None,
+        where: Callable[[Event], bool] | None = None,
+        since: Moment = None,
+        until: Moment = None,
+        limit: int | None = None,
+    ) -> Job[list[Event]]:
+        """What :meth:`filter` gives, for many events: the app goes on while they are read.
+
+        ``events = await lo.events.read(event="answer")``, and ``lo.events.to_frame(events)`` makes a frame of
+        them. The archive is read on a thread; ``where`` is asked on the app's loop, as a reducer is. Gives a
+        :class:`~lo_kernel.notebook.jobs.Job`.
+        """
+        from lo_kernel.notebook.jobs import Job
+
+        _check_limit(limit)
+        search, wanted = _search(learner, context, since, until), _wanted(event, where)
+        if self._bridge is None:
+            raise EventError("a job needs a running app: use lo.events of a kernel", reason="no_app")
+        job: Job[list[Event]] | None = None
+
+        async def work() -> list[Event]:
+            found: list[Event] = []
+            seen: set[str] = set()
+            items, last, turns = self._items(search), self._runtime.archive.last, Turns()
+            try:
+                while limit != 0 and (some := await asyncio.to_thread(lambda: [*islice(items, _AT_ONCE)])):
+                    for student, item in some:
+                        if turns.over:
+                            await turns.give()
+                        seen.add(student)
+                        if wanted is None or wanted(item):
+                            found.append(item)
+                            if len(found) == limit:
+                                return found
+                    if job is not None:
+                        job.progress(item["n"], last, f"events, {len(found):,} found")
+            finally:
+                self._note(seen)
+            return found
+
+        job = Job("reading events", work(), self._bridge, on_error=self._runtime.errors.add)
+        return job
+
+    def to_frame(self, events: Iterable[Event] | None = None, **filters: Any) -> Any:
         """A data frame, one row an event: ``n``, ``time``, ``learner``, and the fields of the event's body.
 
         ``time`` is in seconds since 1970 (UTC). With pandas or polars, whichever is installed
-        (:class:`~lo_kernel.errors.MissingExtraError` otherwise); filters as for :meth:`filter`.
+        (:class:`~lo_kernel.errors.MissingExtraError` otherwise); filters as for :meth:`filter`, or ``events``
+        that one of the others gave.
         """
         from lo_kernel.query.rows import Rows
 
-        rows = Rows(_row(item) for item in self.filter(**filters))
+        if events is not None and filters:
+            raise EventError(
+                f"to_frame: expected events or filters, got both ({', '.join(filters)})",
+                reason="bad_argument",
+            )
+        rows = Rows(_row(item) for item in (self.filter(**filters) if events is None else events))
         return rows.to_frame()
 
     def export(
@@ -156,28 +212,22 @@ class Events:
         job = Job(f"export to {target.name}", work(), self._bridge, on_error=self._runtime.errors.add)
         return job
 
-    def _chosen(
-        self,
-        learner: str | None,
-        context: str | None,
-        event: str | None,
-        where: Callable[[Event], bool] | None,
-        since: Moment,
-        until: Moment,
-    ) -> Iterator[Event]:
-        search, wanted = _search(learner, context, since, until), _wanted(event, where)
+    def _chosen(self, search: Search, wanted: Callable[[Event], bool] | None) -> Iterator[Event]:
         seen: set[str] = set()
         try:
-            for record, sender in self._runtime.archive.search(search, Senders()):
-                body = msgspec.json.decode(record.body)
-                if context is not None and sender.context(body) != context:
-                    continue
-                item = {"n": record.n, **sender.event(body, record.t)}
-                seen.add(sender.student)
+            for student, item in self._items(search):
+                seen.add(student)
                 if wanted is None or wanted(item):
                     yield item
         finally:
             self._note(seen)
+
+    def _items(self, search: Search) -> Iterator[tuple[str, Event]]:
+        """Whose each event is, and the event."""
+        for record, sender in self._runtime.archive.search(search, Senders()):
+            body = msgspec.json.decode(record.body)
+            if search.context is None or sender.context(body) == search.context:
+                yield sender.student, {"n": record.n, **sender.event(body, record.t)}
 
     def _note(self, learners: set[str], what: str = "archive") -> None:
         self._runtime.reads.record("events", what, learners)
@@ -196,6 +246,11 @@ def _search(learner: str | None, context: str | None, since: Moment, until: Mome
     return Search(
         learner=learner, context=context, since=_moment("since", since), until=_moment("until", until)
     )
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise EventError(f"limit: expected a number from 0 on, got {limit!r}", reason="bad_argument")
 
 
 def _wanted(event: str | None, where: Callable[[Event], bool] | None) -> Callable[[Event], bool] | None:
