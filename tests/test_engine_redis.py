@@ -18,10 +18,11 @@ pytestmark = pytest.mark.redis
 
 
 class Server:
-    """A redis-server that can be ended and started again with what it had."""
+    """A redis-server that can be ended and started again with what it had, or what it ``keeps``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *keeps: str) -> None:
         self.folder = folder
+        self.keeps = keeps or ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
@@ -33,9 +34,9 @@ class Server:
 
         executable = program("redis-server")
         assert executable is not None
-        options = ["--port", str(self.port), "--dir", str(self.folder), "--appendonly", "yes", "--save", ""]
+        options = ["--port", str(self.port), "--dir", str(self.folder), *self.keeps]
         with (self.folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen([executable, *options, "--appendfsync", "always"], stdout=log)
+            self.process = subprocess.Popen([executable, *options], stdout=log)
 
         def answers() -> bool:
             try:
@@ -46,10 +47,10 @@ class Server:
 
         until(answers, what="redis-server to answer")
 
-    def stop(self) -> None:
-        """End it."""
+    def stop(self, *, kill: bool = False) -> None:
+        """End it; with ``kill``, at once, so that nothing more is kept."""
         if self.process is not None:
-            self.process.terminate()
+            self.process.kill() if kill else self.process.terminate()
             self.process.wait(10)
             self.process = None
 
@@ -107,5 +108,38 @@ async def test_a_redis_that_is_gone_for_a_while(settings: Settings, tmp_path: Pa
             registration = await runtime.add_reducer("count", count, module="tests").ready()
             await expect(runtime, key_of("u0"), {"n": 42})
             assert registration.events == 0
+    finally:
+        server.stop()
+
+
+async def test_a_redis_that_comes_back_with_an_older_dump(settings: Settings, tmp_path: Path) -> None:
+    """Nothing is built upon it as if it were whole: lo.errors says so; after a restart nothing is lost."""
+    from redis import Redis
+
+    server = Server(tmp_path / "redis-server", "--appendonly", "no", "--save", "3600 1")
+    server.start()
+    try:
+        settings = replace(settings, store=f"redis://127.0.0.1:{server.port}/0")
+        async with talking(settings) as (runtime, ws):
+            await runtime.add_reducer("count", count, module="tests").ready()
+            await say(ws, who("u0"), *[typed(number) for number in range(10)])
+            await expect(runtime, key_of("u0"), {"n": 10})
+            await idle(runtime)
+            with Redis(port=server.port) as client:
+                client.save()
+            await say(ws, *[typed(number) for number in range(30)])
+            await expect(runtime, key_of("u0"), {"n": 40})
+            await idle(runtime)
+            server.stop(kill=True)
+            server.start()
+            await say(ws, typed())
+            await auntil(lambda: "older dump" in str(runtime.errors.of("store")))
+            assert not runtime.pipeline.store_up
+            with Redis(port=server.port) as client:
+                assert client.get(key_of("u0")) == b'{"n":10}'
+        async with running(settings) as runtime:
+            await runtime.add_reducer("count", count, module="tests").ready()
+            await expect(runtime, key_of("u0"), {"n": 41})
+            assert not runtime.errors.of("store")
     finally:
         server.stop()
