@@ -25,6 +25,7 @@ from lo_kernel.query.functions import FunctionContext, Functions
 from lo_kernel.query.joining import JoinStep
 from lo_kernel.query.mapping import MapStep
 from lo_kernel.query.naming import Naming
+from lo_kernel.query.notes import notes_of, without_state
 from lo_kernel.query.ports import JSON, ReadLog, Reducers, Registration, StateReader
 from lo_kernel.query.relational import KeysStep, SelectStep, find_reducer
 from lo_kernel.query.rows import Rows, flat_rows
@@ -243,7 +244,9 @@ class Executor:
         if whole_errors and is_error(answer):
             running.close()
             raise QueryError(str(answer["error"]))
-        rows = flat_rows(answer, names, running.behind())
+        rows = flat_rows(
+            answer, names, running.behind(), notes=notes_of(running), last=without_state(running, answer)
+        )
         running.close()
         return rows
 

@@ -277,11 +277,14 @@ class SelectStep(Step):
         super().__init__(node, env)
         self.places: dict[str, list[int]] = {}
         """Where in the answer the state of a key stands."""
+        self.stateless: set[str] = set()
+        """Keys under which there is no state: their rows are the reducer's default."""
         self._keys: list[str | None] = []
 
     async def evaluate(self) -> JSON:
         """All rows."""
         self.places = {}
+        self.stateless = set()
         self._keys = []
         items = self.env.resolve(self.node.fields["keys"])
         if not isinstance(items, list):
@@ -360,7 +363,10 @@ class SelectStep(Step):
     async def _read(self, keys: list[str]) -> dict[str | None, JSON]:
         if not keys:
             return {}
-        return dict(zip(keys, await self.env.reader.read(keys), strict=True))
+        states: dict[str | None, JSON] = dict(zip(keys, await self.env.reader.read(keys), strict=True))
+        self.stateless.difference_update(keys)
+        self.stateless.update(key for key in keys if states[key] is None)
+        return states
 
     def _row(self, item: dict[str, JSON], state: JSON, fields: JSON) -> dict[str, JSON]:
         if "key" not in item:  # an error in its place

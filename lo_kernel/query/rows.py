@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, SupportsIndex, overload
 
 from lo_kernel.errors import MissingExtraError, QueryError
 from lo_kernel.query.behind import Behind
 from lo_kernel.query.ports import JSON
+from lo_kernel.query.table import Table, laid_out
 from lo_kernel.query.values import identity
 
 __all__ = ["Rows", "flat_row", "flat_rows"]
-
-SHOWN_ROWS: Final = 60
-SHOWN_WIDTH: Final = 40
 
 _COLUMNS: Final = {"STUDENT": "student", "TEACHER": "teacher", "CLASS": "class", "RESOURCE": "document"}
 
@@ -35,6 +33,15 @@ class Rows(list[dict[str, Any]]):
     2
     'count' is behind: paused, 3 events came since; run the cell that defines it to go on
 
+    An error in the place of a value, or of a row, is said once, whole, under the table. ``notes`` are what
+    else there is to know, ``last`` the places of rows that may be shown after the others.
+
+    >>> Rows([{"student": "tc-u0", "n": 2}, {"student": "tc-u1", "error": "no n", "function": "map"}])
+    student      n
+    tc-u0        2
+    tc-u1    error
+    error in 1 of 2 rows (tc-u1): no n
+
     ``error`` says why there is no answer at all; empty where there is one.
 
     >>> Rows(error="there is no course 'c9' in the roster")
@@ -47,8 +54,12 @@ class Rows(list[dict[str, Any]]):
         *,
         behind: Mapping[str, Behind] | None = None,
         error: str = "",
+        notes: Iterable[str] = (),
+        last: Collection[int] = (),
     ) -> None:
         super().__init__(rows)
+        self.notes: list[str] = list(notes)
+        self._last = frozenset(last)
         self.behind: dict[str, Behind] = dict(behind or {})
         self.error = error
 
@@ -59,7 +70,11 @@ class Rows(list[dict[str, Any]]):
     def __getitem__(self, index: SupportsIndex | slice, /) -> dict[str, Any] | Rows:
         """A row, or for a slice some rows, which still print as a table."""
         found = super().__getitem__(index)
-        return Rows(found, behind=self.behind, error=self.error) if isinstance(found, list) else found
+        if not isinstance(found, list):
+            return found
+        places = range(len(self))[index] if isinstance(index, slice) else ()
+        last = [place for place, was in enumerate(places) if was in self._last]
+        return Rows(found, behind=self.behind, error=self.error, notes=self.notes, last=last)
 
     @property
     def columns(self) -> list[str]:
@@ -84,34 +99,38 @@ class Rows(list[dict[str, Any]]):
 
     @property
     def _notes(self) -> list[str]:
-        return [f"{name!r} is behind: {mark}" for name, mark in self.behind.items()]
+        return [*self.notes, *(f"{name!r} is behind: {mark}" for name, mark in self.behind.items())]
 
     def __repr__(self) -> str:
         if not self:
             return "\n".join([f"error: {self.error}" if self.error else "no rows", *self._notes])
-        names = self.columns
-        cells = [[_cell(row.get(name, "")) for name in names] for row in self[:SHOWN_ROWS]]
-        right = [_numeric(row.get(name) for row in self[:SHOWN_ROWS]) for name in names]
-        widths = [max(len(name), *(len(row[place]) for row in cells)) for place, name in enumerate(names)]
-        lines = [_line(names, widths, right), *(_line(row, widths, right) for row in cells)]
-        if len(self) > SHOWN_ROWS:
-            lines.append(f"... {len(self) - SHOWN_ROWS} more rows")
-        return "\n".join([*lines, *self._notes])
+        table = self._table
+        widths = [
+            max(len(name), *(len(row[place]) for row in table.cells))
+            for place, name in enumerate(table.names)
+        ]
+        lines = [_line(row, widths, table.right) for row in (table.names, *table.cells)]
+        if table.more:
+            lines.append(f"... {table.more} more rows")
+        return "\n".join([*lines, *table.errors, *self._notes])
+
+    @property
+    def _table(self) -> Table:
+        return laid_out(self, self._last)
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes)
-        if not self:
+        table = self._table if self else None
+        notes = [*(table.errors if table is not None else ()), *self._notes]
+        below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+        if table is None:
             said = f"<b>error:</b> {html.escape(self.error)}" if self.error else "<em>no rows</em>"
-            return f"{said}{notes}"
-        names = self.columns
-        head = "".join(f"<th>{html.escape(str(name))}</th>" for name in names)
+            return f"{said}{below}"
+        head = "".join(f"<th>{html.escape(str(name))}</th>" for name in table.names)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_cell(row.get(name, '')))}</td>" for name in names) + "</tr>"
-            for row in self[:SHOWN_ROWS]
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.cells
         )
-        more = len(self) - SHOWN_ROWS
-        foot = f"<caption style='caption-side:bottom'>{more} more rows</caption>" if more > 0 else ""
-        return f"<table>{foot}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        foot = f"<caption style='caption-side:bottom'>{table.more} more rows</caption>" if table.more else ""
+        return f"<table>{foot}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
 def _pandas(rows: Rows) -> Any:
@@ -169,7 +188,12 @@ def flat_row(row: JSON, names: Mapping[str, str] | None = None) -> dict[str, Any
 
 
 def flat_rows(
-    answer: JSON, names: Mapping[str, str] | None = None, behind: Mapping[str, Behind] | None = None
+    answer: JSON,
+    names: Mapping[str, str] | None = None,
+    behind: Mapping[str, Behind] | None = None,
+    *,
+    notes: Iterable[str] = (),
+    last: Collection[int] = (),
 ) -> Rows:
     """An answer as rows; one that is no list is a single row.
 
@@ -178,24 +202,7 @@ def flat_rows(
         3
     """
     items = answer if isinstance(answer, list) else [answer]
-    return Rows((flat_row(item, names) for item in items), behind=behind)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        text = f"{value:g}"
-    elif value is None:
-        text = ""
-    elif isinstance(value, dict) and "error" in value:
-        text = f"error: {value['error']}"
-    else:
-        text = str(value)
-    text = text.replace("\n", " ")
-    return text if len(text) <= SHOWN_WIDTH else text[: SHOWN_WIDTH - 1] + "…"
-
-
-def _numeric(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, int | float) or value is None for value in values)
+    return Rows((flat_row(item, names) for item in items), behind=behind, notes=notes, last=last)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
