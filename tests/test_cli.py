@@ -290,6 +290,8 @@ def test_lab_opens_the_example_with_a_class_streaming_in(start: Started, kernel:
     until(lambda: int(kernel.execute("print(len(lo.events))").text) > 0, timeout=20)
     students = "print(sorted({event['client']['auth']['user_id'] for event in lo.events.tail(9)}))"
     assert "-lab-0" in kernel.execute(students).text, "its ids are none of lo.simulate's"
+    copy = kernel.workspace / "notebooks" / "local_reducer.ipynb"
+    assert copy.read_bytes() == (PACKAGE.parent / "examples" / "local_reducer.ipynb").read_bytes()
     assert lab.end() == 0
     assert "Traceback" not in lab.output
 

@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _run(settings: Settings, students: int, arguments: Sequence[str]) -> int:
-    command = [sys.executable, "-m", "jupyterlab", *_on_the_example(), *_as_root(arguments), *arguments]
+    example = _on_the_example(settings.workspace_path)
+    command = [sys.executable, "-m", "jupyterlab", *example, *_as_root(arguments), *arguments]
     environment = os.environ | {env_name("workspace"): settings.workspace}
     # In a session of its own it hears of Ctrl-C from here, and as SIGTERM: without a terminal a SIGINT cuts
     # Jupyter's own clean-up short, and with one it asks a question first.
@@ -75,30 +76,52 @@ def _as_root(arguments: Sequence[str]) -> list[str]:
     return ["--allow-root"]
 
 
-def _on_the_example() -> list[str]:
+def _on_the_example(workspace: Path) -> list[str]:
     """Options that open the example, so that the address which JupyterLab prints leads to it.
 
-    It lies in a checkout, or else a copy of it is made in this folder.
+    It is a copy in the workspace: what one writes and sees there is one's own, and stays.
     """
     package = Path(lo_kernel.__file__).parent
-    checkout, installed = package.parent / "examples", package / "examples"
-    if (checkout / _EXAMPLE).is_file():
-        folder = checkout
-    elif (installed / _EXAMPLE).is_file():
-        folder = Path.cwd()
-        if not (folder / _EXAMPLE).exists():
-            shutil.copyfile(installed / _EXAMPLE, folder / _EXAMPLE)
-    else:
+    shipped = [
+        folder / "examples" / _EXAMPLE for folder in (package.parent, package)
+    ]
+    example = next((path for path in shipped if path.is_file()), None)
+    if example is None:
         return []
+    folder = workspace / "notebooks"
+    copy = folder / _EXAMPLE
+    workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(exist_ok=True)
+    if not copy.exists():
+        shutil.copyfile(example, copy)
+    print(f"the example, as your own copy: {copy}", file=sys.stderr)
     return [f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{_EXAMPLE}"]
 
 
 async def _type(settings: Settings, students: int) -> None:
-    """Let a class type into the workspace, whenever an app owns it."""
+    """Let a class type into the workspace, whoever owns it."""
     workspace = Workspace(settings.workspace_path)
-    while students:
-        owner = workspace.find_owner()
-        if owner is not None:
-            with contextlib.suppress(LOError, OSError):  # the app went: wait for the next one
-                await simulate_class(owner.ingest_url, students=students, prefix=_PREFIX)
-        await asyncio.sleep(_LOOK_EVERY)
+    address, typing = "", None
+    try:
+        while students:
+            owner = workspace.find_owner()
+            # while there is none, those who type look for the last one, which may come back where it was
+            if owner is not None and (owner.ingest_url != address or typing is None or typing.done()):
+                await _end(typing)
+                address = owner.ingest_url
+                typing = asyncio.create_task(_class(address, students))
+            await asyncio.sleep(_LOOK_EVERY)
+    finally:
+        await _end(typing)
+
+
+async def _class(address: str, students: int) -> None:
+    with contextlib.suppress(LOError, OSError):  # the app went: there will be another one
+        await simulate_class(address, students=students, prefix=_PREFIX)
+
+
+async def _end(typing: asyncio.Task[None] | None) -> None:
+    if typing is not None:
+        typing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await typing

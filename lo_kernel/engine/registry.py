@@ -389,12 +389,16 @@ class Registry(Registered):
     # -- interrupted too often -----------------------------------------------------------------
 
     def _set_aside(self, run: Run) -> None:
-        """A reducer does not come to an end: what it was to replace stays, or else it is paused."""
+        """A reducer does not come to an end: what it was to replace stays, or else it is paused.
+
+        Where another one is on its way into its place, that one goes on.
+        """
         registration = self._registrations.get(run.name)
-        if registration is not None:
-            registration.cancel()
-            if registration.run is run:
-                self._beside(self._pause(registration, run))
+        if registration is None or (registration.run is run and registration.replacing):
+            return
+        registration.cancel()
+        if registration.run is run:
+            self._beside(self._pause(registration, run))
 
     async def _pause(self, registration: Registration, run: Run) -> None:
         with contextlib.suppress(LOError):
