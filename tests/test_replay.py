@@ -232,6 +232,35 @@ async def test_the_same_file_twice_at_once_is_refused(tmp_path: Path, workspace:
         assert (await replay(runtime, path)).held == 2000
 
 
+async def test_a_log_that_grows_while_it_is_replayed_is_refused(tmp_path: Path, workspace: Path) -> None:
+    """So is an earlier state of it, and the two in one call: no part of it goes in twice."""
+    path = study_log(tmp_path / "x.study.log", range(2000))
+    grown = study_log(tmp_path / "grown.study.log", range(2100))
+    async with running(workspace) as runtime:
+        for paths in ([path, grown], [compressed(grown, "gz"), path], [path, compressed(path, "zst")]):
+            with pytest.raises(EventError, match=r"leave .* out") as wrong:
+                await replay(runtime, paths)
+            assert wrong.value.reason == "twice"
+        for first, second in ((path, grown), (grown, path)):
+            job = asyncio.create_task(replay(runtime, first))
+            results = await asyncio.gather(job, replay(runtime, second), return_exceptions=True)
+            assert [getattr(each, "reason", "") for each in results] == ["", "already_replaying"]
+        report = await replay(runtime, path)
+        assert (report.events, report.held) == (0, 2000)
+        assert runtime.archive.last == 2100
+
+
+async def test_what_is_left_of_an_earlier_state_is_held_by_the_later_one(
+    tmp_path: Path, workspace: Path
+) -> None:
+    """A log that was replayed in part, then grown as a whole, then again as it was first."""
+    path = study_log(tmp_path / "x.study.log", range(200))
+    grown = study_log(tmp_path / "grown.study.log", range(300))
+    async with running(workspace) as runtime:
+        for file, limit, added in ((path, 50, 50), (grown, None, 250), (path, None, 0)):
+            assert (await replay(runtime, file, limit=limit)).events == added
+
+
 async def test_the_loop_has_its_turn(tmp_path: Path, workspace: Path) -> None:
     """While a file goes in, the loop is never held for long, and progress is told with a rate."""
     path = study_log(tmp_path / "x", range(20_000), compact=True)

@@ -21,8 +21,10 @@ from aiohttp import web
 from lo_kernel.app.holding import asked_by, by_key, naming
 from lo_kernel.app.security import ACCESS
 from lo_kernel.app.unfinished import Unfinished, begin, known, tidy, unfinished
+from lo_kernel.engine.archive import Search, Senders
 from lo_kernel.engine.errorlog import ErrorEntry
-from lo_kernel.engine.learners import mentions
+from lo_kernel.engine.journal import journal_of, note_erased
+from lo_kernel.engine.learners import Learners, mentions
 from lo_kernel.engine.registration import Registration
 from lo_kernel.engine.store import PLAIN
 from lo_kernel.query.language import COURSE_ROSTER
@@ -123,6 +125,7 @@ async def _erase(runtime: Runtime, begun: Unfinished) -> Erased:
     student, user_id, now = begun.student, begun.user_id, time.time()
     named = mentions([each for each in begun.called if each not in (student, user_id)], [student, user_id])
     left: list[str] = []
+    before = await _begun(runtime, student)
     events, rejected = await runtime.archive.erase(student, user_id, now)
     aside, unread = await asyncio.to_thread(_damaged, runtime, student, user_id, now)
     left += [
@@ -134,7 +137,7 @@ async def _erase(runtime: Runtime, begun: Unfinished) -> Erased:
     left += [f"the states of {each}, which could not be computed anew: see lo.errors" for each in failed]
     await runtime.pipeline.commit()
     own = await _own_values(runtime, named, left)
-    await runtime.learners.forget(student, runtime.store)
+    await _forget(runtime, student, before)
     await _old_states(runtime, left)
     await _checkpoint(runtime, left)
     runtime.made_up.forget(student)
@@ -147,6 +150,32 @@ async def _erase(runtime: Runtime, begun: Unfinished) -> Erased:
     runtime.reads.act("erase", events=events, **begun.asked)
     begun.end()
     return Erased(student, events, rejected, aside, own, [each.id for each in again], paused, texts, left)
+
+
+async def _begun(runtime: Runtime, student: str) -> int:
+    """Have no file that is known here bring them back; gives the number of the newest event by now."""
+    await asyncio.to_thread(note_erased, journal_of(runtime.workspace.path), student)
+    runtime.replays.leave_out(student)
+    return runtime.archive.last
+
+
+async def _forget(runtime: Runtime, student: str, before: int) -> None:
+    """Know them no more, but for events that came meanwhile, with a number above ``before``."""
+    archive, pipeline = runtime.archive, runtime.pipeline
+    async with pipeline.committing:
+        counted = pipeline.routed
+        await runtime.learners.forget(student, runtime.store)
+    archive.write()
+
+    def later() -> Learners:
+        found = Learners()
+        for record, sender in archive.search(Search(learner=student), Senders(), before):
+            if record.n <= counted:
+                found.seen(sender.identity, record.t)
+        return found
+
+    if found := await asyncio.to_thread(later):
+        runtime.learners.join(found)
 
 
 def _events_of_others(runtime: Runtime, ids: list[str], named: Named) -> list[str]:

@@ -169,11 +169,16 @@ class Learners(Mapping[str, Learner]):
         self.position = -1
 
     async def forget(self, safe_user_id: str, store: Store) -> bool:
-        """Take a learner out, of the store too; whether they were known."""
+        """Take a learner out, of the store too; whether they were known.
+
+        No commit may be on its way to the store. An event of theirs that comes meanwhile counts anew.
+        """
         self._gather()
         self._dirty.discard(safe_user_id)
         known = self._learners.pop(safe_user_id, None) is not None
         await store.remove(_GENERATION, [safe_user_id])
+        if safe_user_id in self._learners:
+            self._dirty.add(safe_user_id)
         return known
 
     def unsaved(self, commit: Commit) -> None:

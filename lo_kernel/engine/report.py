@@ -26,7 +26,9 @@ class ReplayReport:
 
     ``events`` were added, ``held`` were in the archive already, ``others`` are of other learners than the
     one asked for; ``skipped`` has what couldn't be used, by reason. ``untimed`` of what was added had no
-    time, and has that of the record before it. ``done`` of ``total`` bytes are read.
+    time, and has that of the record before it. ``erased`` are of learners who were erased after the file was
+    known here, and left out; ``back`` names (by safe ids) who was erased earlier, and came in again with
+    this file. ``done`` of ``total`` bytes are read.
 
     >>> ReplayReport(files=["a.study.log"], events=10, held=2)
     10 events added from a.study.log; 2 held already
@@ -37,6 +39,8 @@ class ReplayReport:
     held: int = 0
     others: int = 0
     untimed: int = 0
+    erased: int = 0
+    back: list[str] = field(default_factory=list)
     skipped: dict[str, Skipped] = field(default_factory=dict)
     done: int = 0
     total: int = 0
@@ -55,7 +59,8 @@ class ReplayReport:
     @property
     def read(self) -> int:
         """Records that were looked at."""
-        return self.events + self.held + self.others + sum(each.count for each in self.skipped.values())
+        left_out = sum(each.count for each in self.skipped.values())
+        return self.events + self.held + self.others + self.erased + left_out
 
     @property
     def seconds(self) -> float:
@@ -85,6 +90,15 @@ class ReplayReport:
             lines.append(
                 f"{self.untimed:,} without a time; they have that of the record before them, or of the file"
             )
+        if self.erased:
+            lines.append(
+                f"{self.erased:,} left out, of learners who were erased since this was first here: "
+                "learner='...' takes one in again"
+            )
+        if self.back:
+            named = ", ".join(self.back[:_EXAMPLES])
+            more = f", and {len(self.back) - _EXAMPLES:,} more" if len(self.back) > _EXAMPLES else ""
+            lines.append(f"erased here earlier, and in again with this: {named}{more}")
         for reason, skipped in self.skipped.items():
             lines.append(f"{skipped.count:,} left out: {reason}")
             lines += [f"    {text}" for text in skipped.first]

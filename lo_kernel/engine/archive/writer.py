@@ -72,7 +72,6 @@ class Archive:
         self.last = 0  # number of the newest event, written or not
         self.rejected = 0  # since the start
         self.writable = False  # whether this process writes it
-        self.replaying: set[str] = set()  # digests of files that are going in now
         self._buffer: list[Line | NumberedLine] = []
         self._rejections: list[bytes] = []
         self._holds_rejections = False  # while their file is written anew
