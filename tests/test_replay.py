@@ -232,7 +232,9 @@ async def test_the_same_file_twice_at_once_is_refused(tmp_path: Path, workspace:
         assert (await replay(runtime, path)).held == 2000
 
 
-async def test_a_log_that_grows_while_it_is_replayed_is_refused(tmp_path: Path, workspace: Path) -> None:
+async def test_a_log_that_grows_while_it_is_replayed_is_refused(
+    tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So is an earlier state of it, and the two in one call: no part of it goes in twice."""
     path = study_log(tmp_path / "x.study.log", range(2000))
     grown = study_log(tmp_path / "grown.study.log", range(2100))
@@ -241,10 +243,29 @@ async def test_a_log_that_grows_while_it_is_replayed_is_refused(tmp_path: Path, 
             with pytest.raises(EventError, match=r"leave .* out") as wrong:
                 await replay(runtime, paths)
             assert wrong.value.reason == "twice"
+        go, stands, pipeline = asyncio.Event(), asyncio.Event(), runtime.pipeline
+        take_many = pipeline.take_many
+
+        def take(*arguments: Any, **options: Any) -> None:
+            take_many(*arguments, **options)
+            pipeline.full = True
+
+        async def room() -> None:
+            stands.set()
+            await go.wait()
+
+        monkeypatch.setattr(pipeline, "take_many", take)
+        monkeypatch.setattr(pipeline, "room", room)
         for first, second in ((path, grown), (grown, path)):
+            go.clear()
+            stands.clear()
             job = asyncio.create_task(replay(runtime, first))
-            results = await asyncio.gather(job, replay(runtime, second), return_exceptions=True)
-            assert [getattr(each, "reason", "") for each in results] == ["", "already_replaying"]
+            await stands.wait()
+            with pytest.raises(EventError, match="already") as wrong:
+                await replay(runtime, second)
+            assert wrong.value.reason == "already_replaying"
+            go.set()
+            await job
         report = await replay(runtime, path)
         assert (report.events, report.held) == (0, 2000)
         assert runtime.archive.last == 2100
