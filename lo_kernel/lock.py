@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import weakref
 from pathlib import Path
 
 __all__ = ["FileLock"]
+
+_TRIES = 10  # a file may be removed or replaced while it is taken; not so often
 
 
 class FileLock:
     """A lock on the file ``path``, which is made if missing and never removed (somebody may wait at it).
 
-    It belongs to this object: another one on the same file, in this process or elsewhere, finds it taken.
+    It belongs to this object: another one on the same file, in this process or elsewhere, finds it taken. A
+    child that is forked doesn't have it: else it would stay taken until the last of them ends.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -32,27 +36,51 @@ class FileLock:
 
     def acquire(self) -> bool:
         """Take it, without waiting; whether it is held now. `OSError` where the file can't be used."""
-        if self._file is not None:
-            return True
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            _lock(file)
-        except (BlockingIOError, PermissionError):  # taken, as POSIX and as Windows say it
-            os.close(file)
-            return False
-        except BaseException:
-            os.close(file)
-            raise
-        self._file = file
-        return True
+        for _ in range(_TRIES if self._file is None else 0):
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                _lock(file)
+            except (BlockingIOError, PermissionError):  # taken, as POSIX and as Windows say it
+                os.close(file)
+                return False
+            except BaseException:
+                os.close(file)
+                raise
+            if _is_at(file, self.path):
+                self._file = file
+                _held.add(self)
+                break
+            os.close(file)  # somebody has removed it meanwhile: whoever comes next locks another
+        return self._file is not None
+
+    def in_place(self) -> bool:
+        """Whether it is held, on the file that others find at its path; takes some microseconds."""
+        return self._file is not None and _is_at(self._file, self.path)
 
     def release(self) -> None:
         """Let it go; twice is harmless."""
         if self._file is not None:
             file, self._file = self._file, None
+            _held.discard(self)
             with contextlib.suppress(OSError):  # closing lets go of it as well
                 _unlock(file)
             os.close(file)
+
+    def _abandon(self) -> None:
+        """Close a descriptor that a fork has doubled: to unlock it would take the lock from the parent."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            os.close(file)
+
+
+# held in this process: a fork calls what is registered once for all of them
+_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for lock in list(_held):
+        lock._abandon()
+    _held.clear()
 
 
 if sys.platform == "win32":
@@ -64,6 +92,9 @@ if sys.platform == "win32":
     def _unlock(file: int) -> None:
         msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
 
+    def _is_at(file: int, path: Path) -> bool:
+        return True  # a file that is open can't be removed or replaced there
+
 else:
     import fcntl
 
@@ -74,3 +105,11 @@ else:
 
     def _unlock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
+
+    def _is_at(file: int, path: Path) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file), path.stat())
+        except FileNotFoundError:
+            return False
+
+    os.register_at_fork(after_in_child=_forked)
