@@ -174,6 +174,45 @@ def test_long_names_leave_room_for_bars_and_figures() -> None:
     assert Chart("x").spec(learners(7))["width"] == 600
 
 
+def test_a_heat_map_of_many_shows_where_how_many_are() -> None:
+    """Above 60 learners it is another picture than the line: learners by number and time, named nowhere."""
+    recent = {"start": 1_700_000_000, "step": 60, "values": [1, 2]}
+    rows = [{"student": f"s{number}", "recent": recent} for number in range(61)]
+    charts = [Chart("x", kind, "recent") for kind in ("heatmap", "line")]
+    assert [chart.drawing(rows).kind for chart in charts] == ["spread", "line"]
+    assert [chart.drawing(rows[:60]).kind for chart in charts] == ["heatmap", "line"]
+    spread, line = [chart.spec(rows) for chart in charts]
+    assert spread["encoding"]["opacity"]["title"] == "learners"
+    assert spread["data"]["values"][1] == {"t": 1_700_000_060_000, "until": 1_700_000_120_000, "value": 2}
+    assert (len(spread["data"]["values"]), spread["width"]) == (122, line["width"])
+
+
+def test_a_column_with_nothing_in_it_waits() -> None:
+    """Asked for by its name it is waited for, whatever the kind, and not made up for by the other columns."""
+    rows: list[dict[str, Any]] = [{"student": f"s{n}", "count": 0, "recent": None} for n in range(3)]
+    for kind in ("line", "heatmap", "bar", "auto"):
+        chart = Chart("x", kind, "recent")
+        assert chart.drawing(rows).kind == "waiting"
+        assert "waiting for events" in chart.text(rows)
+    rows[0]["recent"] = {"start": 1_700_000_000, "step": 60, "values": [1]}
+    assert Chart("x", "line", "recent").drawing(rows).kind == "line"
+
+
+def test_learners_are_counted_in_whole_numbers() -> None:
+    """There is no half a learner on an axis, and whole numbers are put together by whole steps."""
+    for chart in (Chart("x", "histogram", "n"), Chart("x", "categories", "n")):
+        for spec in (chart.spec([{"student": "a", "n": 1}]), chart.drawing([{"student": "a", "n": 1}]).spec):
+            assert spec is not None
+            axes = [spec["encoding"][name].get("axis", {}) for name in "xy" if name in spec["encoding"]]
+            assert "datum.value % 1 ? ''" in str([axis.get("labelExpr") for axis in axes])
+    for value, step in ((0, 1), (3.0, 1), (None, 1), (0.5, None)):
+        rows: list[dict[str, Any]] = [{"student": "a", "n": 4}, {"student": "b", "n": value}]
+        drawing = Chart("x", "histogram", "n").drawing(rows).spec
+        assert drawing is not None
+        assert drawing["encoding"]["x"]["bin"].get("minstep") == step
+        assert Chart("x", "histogram", "n").spec(rows)["encoding"]["x"]["bin"].get("minstep") == step
+
+
 def test_a_field_that_is_no_column_is_told() -> None:
     """Nothing is drawn in its place: chart, text and page list the columns, once there are rows."""
     chart, says = Chart("x", field="cuont"), "there is no column 'cuont'; there are: count"

@@ -489,6 +489,58 @@ async def test_each_kind_of_chart_is_drawn(settings: Settings, open_browser: Ope
             assert not await page.query_selector(".problem")
 
 
+async def test_a_class_of_many_is_drawn_as_one(settings: Settings, open_browser: OpenBrowser) -> None:
+    """Above 60 learners, activity is how many are where, and the class over time their middle."""
+    async with running_app(settings) as runtime:
+        for registration in add_overview(runtime)[1]:
+            await registration.ready()
+        await send(runtime, *(f"s{number:02d}" for number in range(61)))
+        async with opened(open_browser, runtime, "dashboards/overview") as page:
+            await page.wait_for_selector(DRAWN)
+            drawn = "[...document.querySelectorAll('.chart')].map(e => e.dataset.kind)"
+            assert await page.evaluate(drawn) == ["spread", "categories", "line", "histogram", "histogram"]
+            await holds(
+                page,
+                "[...document.querySelectorAll('.chart')].every(chart => chart.querySelector('svg, canvas'))",
+            )
+
+
+async def test_panels_fill_the_width(settings: Settings, open_browser: OpenBrowser) -> None:
+    """However many panels there are, each line of them is as wide as the page, and its panels as high."""
+    async with running_app(settings) as runtime:
+        add_board(runtime)
+        async with opened(open_browser, runtime) as page:
+            for many, lines in ((2, 1), (3, 1), (4, 2), (5, 2)):
+                runtime.dashboards.add(Dashboard(f"board-{many}", "Many", (Panel("count"),) * many))
+                await page.goto(f"{runtime.url}dashboards/board-{many}")
+                await page.wait_for_selector("#panels .panel")
+                panels = await page.evaluate(
+                    "[...document.querySelectorAll('.panel, #learners')].map(e => e.getBoundingClientRect())"
+                    ".map(({left, right, top, bottom}) => [left, right, top, bottom].map(Math.round))"
+                )
+                left, right, _, _ = panels.pop()
+                tops = {box[2]: [each for each in panels if each[2] == box[2]] for box in panels}
+                assert (len(panels), len(tops)) == (many, lines)
+                for line in tops.values():
+                    assert (line[0][0], line[-1][1]) == (left, right)
+                    assert len({box[3] for box in line}) == 1
+
+
+async def test_an_overview_of_what_nobody_sends_waits(settings: Settings, open_browser: OpenBrowser) -> None:
+    """Learners who are active elsewhere don't make it live; nothing is drawn in the place of activity."""
+    async with running_app(settings) as runtime:
+        for registration in add_overview(runtime, context="nowhere")[1]:
+            await registration.ready()
+        await send(runtime, "ann", "bo")
+        async with opened(open_browser, runtime, "dashboards/overview") as page:
+            await state(page, "waiting")
+            kinds = "[...document.querySelectorAll('.chart')].map(e => e.dataset.kind)"
+            assert await page.evaluate(kinds) == ["waiting", "categories", "waiting", "bar", "bar"]
+            await send(runtime, "ann", source="nowhere")
+            await state(page, "live")
+            await holds(page, f"{kinds}[0] === 'heatmap'")
+
+
 async def test_a_course_is_chosen(settings: Settings, open_browser: OpenBrowser, tmp_path: Path) -> None:
     """With several courses, one is chosen from a list, and its learners are shown."""
     roster = class_list(tmp_path / "a.csv", [ANN, BO])

@@ -89,6 +89,25 @@ def test_presence_is_how_long_ago(ago: float, word: str) -> None:
     assert presence({"last": time.time() - ago})["presence"] == word
 
 
+def test_the_minute_that_goes_on_is_left_out() -> None:
+    """Its count is still low, and would look like a fall; it is shown where there is no other."""
+    import time
+
+    now = time.time()
+    minute = int(now // 60) * 60
+
+    def shown(start: int, values: list[int]) -> list[int]:
+        series = {"start": start, "step": 60, "values": values}
+        found: list[int] = presence({"last": now, "per_minute": series})["per_minute"]["values"]
+        assert series["values"] == values, "the state stays as it is"
+        return found
+
+    assert shown(minute + 600, [40, 41, 3]) == [40, 41]
+    assert shown(minute - 600, [40, 41, 39]) == [40, 41, 39]
+    assert shown(minute + 600, [3]) == [3]
+    assert presence({"last": now, "per_minute": None})["per_minute"] is None
+
+
 async def test_the_whole_over_a_class(settings: Settings) -> None:
     """Each learner of the class has a row with all of it, also those who have done nothing yet."""
     async with running_app(settings) as runtime:
@@ -109,7 +128,9 @@ async def test_the_whole_over_a_class(settings: Settings) -> None:
         assert ann["characters"] > 50
         assert ann["minutes_on_task"] > 0.5
         assert ann["presence"] == "active"
-        assert sum(ann["per_minute"]["values"]) == ann["events"]
+        series = ann["per_minute"]
+        assert 0 < sum(series["values"]) < ann["events"]  # without those of the minute that goes on
+        assert series["start"] + 60 * len(series["values"]) <= now
         assert (bo["presence"], bo["events"], bo["characters"]) == ("not seen yet", 0, 0)
         assert "profile" not in ann
         assert add_overview(runtime)[0] == board  # again does no harm

@@ -57,6 +57,10 @@ class Table:
         """Columns of numbers that are no moments in time."""
         return [name for name in self.numeric if not _is_moment(self.columns[name])]
 
+    def whole(self, column: str) -> bool:
+        """Whether a column of numbers holds whole ones alone."""
+        return all(value % 1 == 0 for value in self.columns[column] if isinstance(value, int | float))
+
     @property
     def texts(self) -> list[str]:
         """Columns of words and texts, texts first."""

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+from lo_kernel.app import templates
 from lo_kernel.app.chart_data import Table, Value
-from lo_kernel.app.templates import COLOUR, MANY, Spec
+from lo_kernel.app.templates import COLOUR, COUNTING, MANY, Spec
 
 __all__ = [
     "LABEL",
@@ -32,6 +33,7 @@ __all__ = [
     "histogram",
     "number",
     "over_time",
+    "spread",
 ]
 
 WIDTH: Final = 600
@@ -67,6 +69,12 @@ def over_time(table: Table, field: str) -> list[dict[str, Any]]:
             }
             found.append(row)
     return found
+
+
+def spread(table: Table, field: str) -> list[dict[str, Any]]:
+    """The same rows without who it is, for many learners."""
+    names = ("t", "until", "value")
+    return [{name: row[name] for name in names} for row in over_time(table, field)]
 
 
 def frame(title: str, lines: Sequence[str], width: int = WIDTH) -> Spec:
@@ -172,7 +180,7 @@ def categories(table: Table, field: str, label: str, width: int = WIDTH) -> Spec
         "field": "value",
         "type": "quantitative",
         "title": counted,
-        "axis": {"tickMinStep": 1, "tickCount": 6},
+        "axis": {"tickCount": 6, **COUNTING},
     }
     return data(rows) | _labelled_bars(
         rows, x, [{"field": "id", "title": label}, {"field": "value", "title": counted}], 28, width
@@ -208,17 +216,8 @@ def _labelled_bars(rows: list[dict[str, Any]], x: Spec, tooltip: list[Spec], ste
 def histogram(table: Table, field: str, label: str) -> Spec:
     """How the numbers are distributed."""
     rows = [{"value": value} for value in table.columns[field] if value is not None]
-    binned = {"field": "value", "bin": {"maxbins": 24}, "type": "quantitative", "title": label}
-    number = {"aggregate": "count", "type": "quantitative", "title": "learners" if table.who else "rows"}
-    return data(rows) | {
-        "height": 280,
-        "mark": {"type": "bar", "color": COLOUR, "cornerRadiusEnd": 2},
-        "encoding": {
-            "x": {**binned, "axis": {"grid": False}},
-            "y": {**number, "axis": {"grid": True, "gridOpacity": 0.35, "tickMinStep": 1}},
-            "tooltip": [binned, number],
-        },
-    }
+    template = templates.histogram(label, "learners" if table.who else "rows", whole=table.whole(field))
+    return data(rows) | template | {"height": 280}
 
 
 def number(table: Table, field: str, label: str, width: int = WIDTH) -> Spec:

@@ -108,6 +108,10 @@ class Chart:
             body = specs.histogram(table, field, label)
         elif kind == "number":
             body = specs.number(table, field, label, width)
+        elif kind == "spread":
+            counted = "learners" if table.who else "rows"
+            body = specs.data(specs.spread(table, field)) | templates.spread(label, counted)
+            body |= {"width": specs.beside(width, ())}
         elif kind in ("line", "heatmap"):
             values = specs.over_time(table, field)
             template = templates.heatmap(label) if kind == "heatmap" else templates.lines(label, len(table))
@@ -168,13 +172,15 @@ class Chart:
         if kind == "bar":
             made = templates.bars(label)
         elif kind == "histogram":
-            made = templates.histogram(label, counted)
+            made = templates.histogram(label, counted, whole=table.whole(str(field)))
         elif kind == "categories":
             made = templates.categories(label, counted)
         elif kind == "line":
             made = templates.lines(label, len(table))
         elif kind == "heatmap":
             made = templates.heatmap(label)
+        elif kind == "spread":
+            made = templates.spread(label, counted)
         return Drawing(kind, field, made | {"data": {"name": "rows"}} if made else None, columns)
 
     def text(self, rows: Sequence[Row], *, subtitle: str | Sequence[str] = "") -> str:
@@ -200,10 +206,13 @@ class Chart:
             return "waiting", None
         if self.template is None and self.field is not None and self._missing(table):
             return "problem", None
+        shown = table.columns.get(self.field or "", ())
+        if shown and self.field not in table.series and all(value is None for value in shown):
+            return "waiting", None  # the column is there, and nothing in it yet
         series = [name for name in table.series if self.field in (None, name)]
         if self.kind in ("line", "heatmap"):
-            # As with bars: more rows than can be read are drawn as the middle of the class.
-            drawn = "line" if len(table) > MANY else self.kind
+            # As with bars: of more rows than can be read, how they are distributed.
+            drawn = "spread" if self.kind == "heatmap" and len(table) > MANY else self.kind
             return (drawn, series[0]) if series else ("table", None)
         if self.field in table.series:
             return ("heatmap" if templates.FEW < len(table) <= MANY else "line"), self.field

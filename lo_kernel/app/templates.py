@@ -8,17 +8,29 @@ Each is a specification over the named data ``rows``, whose columns depend on th
 ``categories`` ``value`` (a word)
 ``line``       ``label``, ``t`` (milliseconds since 1970, UTC), ``value``
 ``heatmap``    ``label``, ``rank``, ``t``, ``until``, ``value``
+``spread``     ``t``, ``until``, ``value``
 =============  ==================================================================================
 
 Nothing here fixes the colour of texts or of the ground: the theme of whoever draws does. Vega-Lite 5.6 is
-enough for all of it, so that JupyterLab draws the last two as well.
+enough for all of it, so that JupyterLab draws the last three as well.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
-__all__ = ["COLOUR", "MANY", "bars", "categories", "heatmap", "histogram", "lines"]
+__all__ = [
+    "COLOUR",
+    "COUNTING",
+    "MANY",
+    "bars",
+    "bins",
+    "categories",
+    "heatmap",
+    "histogram",
+    "lines",
+    "spread",
+]
 
 Spec: TypeAlias = dict[str, Any]
 
@@ -31,7 +43,24 @@ _CLOCK = {
     # Hours and minutes; between two minutes the seconds.
     "labelExpr": "seconds(datum.value) ? timeFormat(datum.value, ':%S') : timeFormat(datum.value, '%H:%M')",
 }
+# There is no half a learner, and Vega's own least step between ticks doesn't hold on a scale up to 1 or 2.
+COUNTING: Final[Spec] = {
+    "tickMinStep": 1,
+    "labelExpr": "datum.value % 1 ? '' : format(datum.value, ',d')",
+    "gridOpacity": {"condition": {"test": "datum.value % 1", "value": 0}, "value": 0.35},
+}
 _ROOM = {"left": 4, "top": 4, "right": 40, "bottom": 4}  # for the number at the end of the longest bar
+# Shades of one colour: they mean the same on a light and on a dark ground.
+_SHADES: Final[Spec] = {
+    "scale": {"range": [0.06, 1], "zero": True},
+    "legend": {
+        "orient": "top",
+        "tickCount": 4,
+        "symbolType": "square",
+        "symbolFillColor": COLOUR,
+        "symbolStrokeWidth": 0,
+    },
+}
 _DESCRIPTION = {"field": "said", "type": "nominal"}  # what a screen reader says for a mark
 
 
@@ -75,16 +104,21 @@ def bars(title: str) -> Spec:
     }
 
 
-def histogram(title: str, counted: str) -> Spec:
-    """How the numbers are distributed."""
-    binned = {"field": "value", "bin": {"maxbins": 24}, "type": "quantitative", "title": title}
+def bins(whole: bool, most: int = 24) -> Spec:
+    """How numbers are put together; ``whole`` ones by whole steps."""
+    return {"maxbins": most, "minstep": 1} if whole else {"maxbins": most}
+
+
+def histogram(title: str, counted: str, *, whole: bool = False) -> Spec:
+    """How the numbers are distributed, which are ``whole`` or not."""
+    binned = {"field": "value", "bin": bins(whole), "type": "quantitative", "title": title}
     number = {"aggregate": "count", "type": "quantitative", "title": counted}
     return {
         "height": 240,
         "mark": {"type": "bar", "color": COLOUR, "cornerRadiusEnd": 2},
         "encoding": {
-            "x": {**binned, "axis": {"grid": False}},
-            "y": {**number, "axis": {"grid": True, "gridOpacity": 0.35, "tickMinStep": 1}},
+            "x": {**binned, "axis": {"grid": False, "format": ",~f"}},
+            "y": {**number, "axis": {"grid": True, **COUNTING}},
             "tooltip": [binned, number],
         },
     }
@@ -99,7 +133,7 @@ def categories(title: str, counted: str) -> Spec:
         "padding": _ROOM,
         "encoding": {
             "y": {**word, "sort": "-x", "title": None, "axis": {"labelLimit": 150, "labelFontSize": 13}},
-            "x": {**number, "axis": {"tickMinStep": 1, "tickCount": 5}},
+            "x": {**number, "axis": {"tickCount": 5, **COUNTING}},
         },
         "layer": [
             {
@@ -147,6 +181,12 @@ def lines(title: str, learners: int) -> Spec:
         }
     return {
         "height": 240,
+        # The middle of a few who are the first of their class in a minute says nothing of the class.
+        "transform": [
+            {"joinaggregate": [{"op": "count", "as": "there"}], "groupby": ["t"]},
+            {"joinaggregate": [{"op": "max", "field": "there", "as": "most"}]},
+            {"filter": "datum.there * 10 >= datum.most"},
+        ],
         "encoding": {"x": x},
         "layer": [
             {
@@ -188,21 +228,27 @@ def heatmap(title: str) -> Spec:
                 "axis": _CLOCK,
             },
             "x2": {"field": "until"},
-            # Shades of one colour: they mean the same on a light and on a dark ground.
-            "opacity": {
-                "field": "value",
-                "type": "quantitative",
-                "title": title,
-                "scale": {"range": [0.06, 1], "zero": True},
-                "legend": {
-                    "orient": "top",
-                    "tickCount": 4,
-                    "symbolType": "square",
-                    "symbolFillColor": COLOUR,
-                    "symbolStrokeWidth": 0,
-                },
-            },
+            "opacity": {"field": "value", "type": "quantitative", "title": title, **_SHADES},
             "tooltip": [{"field": "label", "title": "learner"}, when, {"field": "value", "title": title}],
             "description": _DESCRIPTION,
+        },
+    }
+
+
+def spread(title: str, counted: str) -> Spec:
+    """Numbers over time of more learners than can be read: how many of them are where, as shades."""
+    number = {"aggregate": "count", "type": "quantitative", "title": counted}
+    binned = {"field": "value", "bin": bins(False, 12), "type": "quantitative", "title": title}
+    when = {"field": "t", "type": "temporal", "format": "%H:%M:%S", "title": "from"}
+    shades = {**_SHADES, "legend": {**_SHADES["legend"], "labelExpr": COUNTING["labelExpr"]}}
+    return {
+        "height": 240,
+        "mark": {"type": "rect", "color": COLOUR},
+        "encoding": {
+            "x": {"field": "t", "type": "temporal", "title": None, "axis": _CLOCK},
+            "x2": {"field": "until"},
+            "y": {**binned, "axis": {"grid": False, "format": ",~f"}},
+            "opacity": {**number, **shades},
+            "tooltip": [when, binned, number],
         },
     }

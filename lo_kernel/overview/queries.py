@@ -17,6 +17,8 @@ PAUSING, IDLE = 60, 300
 def presence(row: dict[str, Any]) -> dict[str, Any]:
     """A learner's row, with how long ago the last event was and what that means. Runs again as time passes.
 
+    The minute that isn't over would look like a fall, so it is left out of ``per_minute``, unless it is all.
+
     >>> presence({"last": None})["presence"]
     'not seen yet'
     >>> presence({"last": time.time() - 3})["presence"]
@@ -25,9 +27,19 @@ def presence(row: dict[str, Any]) -> dict[str, Any]:
     last = row.get("last")
     if last is None:
         return {**row, "idle_minutes": None, "presence": "not seen yet"}
-    quiet = max(0.0, time.time() - last)
+    now = time.time()
+    quiet = max(0.0, now - last)
     word = "active" if quiet < PAUSING else "pausing" if quiet < IDLE else "idle"
-    return {**row, "idle_minutes": int(quiet // 60), "presence": word}
+    series = _finished(row.get("per_minute"), now)
+    return {**row, "per_minute": series, "idle_minutes": int(quiet // 60), "presence": word}
+
+
+def _finished(series: dict[str, Any] | None, now: float) -> dict[str, Any] | None:
+    """Counts by the minute without the one that goes on."""
+    if not series or len(series["values"]) < 2:
+        return series
+    over = series["start"] + series["step"] * len(series["values"]) <= now
+    return series if over else {**series, "values": series["values"][:-1]}
 
 
 def _states(reducer: str, fields: dict[str, str]) -> dict[str, Any]:

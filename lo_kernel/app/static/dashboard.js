@@ -5,7 +5,7 @@ import { Panel } from "./draw.js";
 import { csv, picture, save } from "./files.js";
 import { LearnerList } from "./learners.js";
 import { Access, Answer, nameOf } from "./live.js";
-import { behindWords, counted, element, figure } from "./text.js";
+import { at, behindWords, counted, element, figure } from "./text.js";
 import { themed } from "./theme.js";
 
 const DRAW_EVERY = 200; // ms between two drawings, at least
@@ -110,7 +110,6 @@ const panels = about.panels.map((panel, index) => {
   }
   return made;
 });
-get("panels").classList.toggle("one", panels.length === 1);
 
 const detail = new Detail(get("detail"), access);
 const list = new LearnerList({
@@ -183,12 +182,17 @@ function mark(name) {
   if (!performance.getEntriesByName(name, "mark").length) performance.mark(name);
 }
 
+/** Whether what a histogram shows are whole numbers alone, which it puts together by whole steps. */
+function whole({ panel: { drawing }, entry }) {
+  return drawing?.kind === "histogram" && [...entry.lines.values()].every(({ value }) => Number.isInteger(at(value, drawing.field) ?? 0));
+}
+
 let decided = "";
 let deciding = false;
 async function decide(anyway = false) {
   const complete = answers.every(({ answer }) => answer.complete);
   const sizes = answers.map(({ lines: { size } }) => (size > about.many ? 3 : size > FEW ? 2 : size ? 1 : 0));
-  const shape = JSON.stringify([sizes, get("course").value]);
+  const shape = JSON.stringify([sizes, panels.map(whole), get("course").value]);
   const waiting = panels.some(({ panel }) => ["waiting", "error"].includes(panel.drawing?.kind));
   if (deciding || !complete || (shape === decided && !waiting && !anyway)) return;
   deciding = true;
@@ -261,7 +265,9 @@ function condition() {
   if (!all.every(({ complete }) => complete)) return ["connecting", "Connecting", ""];
   const learners = Math.max(state.facts?.learners ?? 0, ...answers.map((entry) => entry.lines.size));
   if (!learners) return ["empty", "No learners yet", "No learners yet. They appear here with their first event."];
-  if (panels.length && panels.every(({ panel }) => panel.drawing?.kind === "waiting")) {
+  const waiting = panels.filter(({ panel }) => panel.drawing?.kind === "waiting").length;
+  const unheard = reducers.length > 0 && reducers.every(({ events }) => events === 0);
+  if (waiting && (unheard || waiting === panels.length)) {
     return ["waiting", "Waiting", "Waiting for events: nothing has come yet that this dashboard is about."];
   }
   return Object.keys(behind()).length ? ["behind", "Behind", ""] : ["live", "Live", ""];

@@ -25,6 +25,7 @@ const TUPLES = {
       value,
       said: `${row.label}: ${figure(value)}`,
     })),
+  spread: (row, field) => (seriesOf(at(row.value, field)) ?? []).map(([t, value, until]) => ({ t, until, value })),
   template: (row) => [{ ...row.value, student: row.student ?? row.label, name: row.label }],
 };
 const RANKED = { bar: true, heatmap: true };
