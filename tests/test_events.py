@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -95,6 +96,7 @@ async def test_the_count_is_of_events_that_are_there(tmp_path: Path, workspace: 
             assert events.count() == len(events.filter())
 
 
+@pytest.mark.filterwarnings("ignore:no learner has the safe id .nobody.")
 async def test_filter_finds_what_is_asked_for(tmp_path: Path, workspace: Path) -> None:
     """By learner, context, kind, time, a function and a limit, alone and together."""
     path = tmp_path / "x"
@@ -125,6 +127,7 @@ async def test_filter_finds_what_is_asked_for(tmp_path: Path, workspace: Path) -
                 events.filter(**wrong)
 
 
+@pytest.mark.filterwarnings("ignore:no learner has the safe id .nobody.")
 async def test_reading_gives_what_a_filter_gives(tmp_path: Path, workspace: Path) -> None:
     """The same events for the same filters, the same learners on record, the same mistakes at once."""
     path = tmp_path / "x"
@@ -230,6 +233,32 @@ async def test_what_is_read_is_on_record(tmp_path: Path, workspace: Path) -> Non
         ]  # fmt: skip
 
 
+async def test_what_is_called_otherwise_is_said(tmp_path: Path, workspace: Path) -> None:
+    """A learner, a context or an event that isn't there at all is a warning that names those that are."""
+    async with events_of(workspace, study_log(tmp_path / "x", range(60), learners=12)) as events:
+        cases: tuple[tuple[Any, str], ...] = (
+            ({"learner": "u1"}, "no learner has the safe id 'u1'; there are: tc-testcase-u0, "),
+            ({"context": "xapi"}, f"no event has the context 'xapi'; the newest have: '{SOURCE}'"),
+            ({"event": "open"}, "none of these events is called 'open'; there are: 'keystroke'"),
+            ({"event": "open", "learner": "tc-testcase-u1"}, "none of these events is called 'open'"),
+        )
+        for filters, said in cases:
+            for ask in (events.count, events.filter, events.to_frame):
+                with pytest.warns(UserWarning, match=re.escape(said)) as caught:
+                    found: Any = ask(**filters)
+                assert (found if ask == events.count else len(found)) == 0
+                (one,) = caught
+                assert one.filename == __file__, "it is the caller's line that is named"
+            job = events.read(**filters)
+            assert await job == []
+            assert job.note.startswith(said)
+        with pytest.warns(UserWarning, match=r"tc-testcase-u7, \.\.\.$"):
+            events.count(learner="u1")
+        # these there are, though not together, or not then: that is an answer, and no mistake
+        assert events.count(event="keystroke", where=lambda event: False) == 0
+        assert events.filter(learner="tc-testcase-u1", until=5) == events.filter(event="x", limit=0) == []
+
+
 async def test_a_frame_has_a_row_an_event(
     tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,7 +272,21 @@ async def test_a_frame_has_a_row_an_event(
         assert list(frame["learner"]) == ["tc-testcase-u1"] * 2
         assert list(frame["time"]) == [START + 1.25, START + 4.25]
         assert "auth" not in frame.columns
+        assert list(frame.columns[:6]) == ["n", "time", "learner", "datetime", "source", "event"]
+        assert str(frame["datetime"].dtype) == "datetime64[ns, UTC]"
+        assert frame["datetime"][0] == datetime.fromtimestamp(START + 1.25, UTC)
+        assert list(frame["source"]) == [SOURCE] * 2
+        none = events.to_frame([])
+        assert list(none.columns) == list(frame.columns[:6])
+        assert list(none.dtypes)[:5] == list(frame.dtypes)[:5]
+        far = events.to_frame([{"n": 1, **study_event(90_000_000_000, context="own", datetime="x")}])
+        assert far["datetime"].isna().all()
+        assert (far["context"][0], far["event.datetime"][0]) == ("own", "x")
         monkeypatch.setitem(sys.modules, "pandas", None)
+        polar = events.to_frame(limit=1)
+        assert str(polar["datetime"].dtype) == "Datetime(time_unit='us', time_zone='UTC')"
+        assert polar["datetime"].to_list() == [datetime.fromtimestamp(START + 0.25, UTC)]
+        assert polar.columns[:6] == events.to_frame([]).columns
         monkeypatch.setitem(sys.modules, "polars", None)
         with pytest.raises(MissingExtraError, match="frames"):
             events.to_frame()

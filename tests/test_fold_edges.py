@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import StartKernel
-from event_files import study_log
+from event_files import SOURCE, study_log
 from IPython.lib.pretty import pretty
 
 from lo_kernel.engine.fold import fold
@@ -154,3 +154,24 @@ def test_the_notebook_says_it_at_once(start_kernel: StartKernel, tmp_path: Path)
         assert "failed at 30 of 30 events" in result.value
         assert "fold of fails" in result.stderr
     assert "(30 times)" in kernel.execute("print([str(entry) for entry in lo.errors])").text
+
+
+async def test_who_and_what_is_there_instead_is_said(tmp_path: Path) -> None:
+    """Asked for a learner or a context that a file doesn't have, the report names the first that it has."""
+
+    def count(event: Any, state: Any) -> Any:
+        return {"n": (state or {"n": 0})["n"] + 1}, False
+
+    path = study_log(tmp_path / "x.study.log", range(30), learners=9)
+    for several in (path, [path, study_log(tmp_path / "y.study.log", range(2))]):
+        report = (await fold(count, several, learner="u1")).report
+        assert report.others == report.read >= 30
+        first = ", ".join(f"tc-testcase-u{number}" for number in range(5))
+        said = f"of what was asked for there is nothing; there is: {first}"
+        assert repr(report).splitlines()[-1] == said if several is path else said[:60] in repr(report)
+        report = (await fold(count, several, context="xapi")).report
+        assert (report.others, report.elsewhere) == (0, report.read)
+        assert f"{report.read} of other contexts" in repr(report)
+        assert repr(report).splitlines()[-1].endswith(f"there is: context '{SOURCE}'")
+    report = (await fold(count, path, learner="tc-testcase-u1")).report
+    assert "asked for" not in repr(report)

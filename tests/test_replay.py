@@ -375,7 +375,7 @@ async def test_fold_has_scopes_contexts_learners_and_limits(tmp_path: Path) -> N
             key = f"Internal,t.n,EventField.doc.id:{n % 4},STUDENT:tc-testcase-u{n % 2}"
             expected[key] = expected.get(key, 0) + 1
     assert folded == expected
-    assert folded.report.others == 20
+    assert folded.report.elsewhere == 20
     one = await fold(number, path, learner="tc-testcase-u1", limit=10, scope=Scope([KeyField.STUDENT]))
     assert one == {"Internal,t.n,STUDENT:tc-testcase-u1": 10}
 

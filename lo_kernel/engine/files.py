@@ -141,7 +141,7 @@ class EventFile:
                 continue
             without, untimed = untimed != format.untimed, format.untimed
             if learner is not None and parsed[1].student != learner:
-                report.others += 1
+                report.other(parsed[1].student)
                 continue
             self.matching += 1
             if known:

@@ -229,10 +229,10 @@ class _Fold:
                 continue
             student, event = pair
             if learner is not None and student != learner:
-                report.others += 1
+                report.other(student)
                 continue
-            if context is not None and _context(event) != context:
-                report.others += 1
+            if context is not None and (its := _context(event)) != context:
+                report.other_context(its)
                 continue
             report.events += 1
             without = alone and untimed != format.untimed  # several files count for themselves

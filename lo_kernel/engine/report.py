@@ -25,10 +25,11 @@ class ReplayReport:
     """How far a replay is, and in the end what came of it.
 
     ``events`` were added, ``held`` were in the archive already, ``others`` are of other learners than the
-    one asked for; ``skipped`` has what couldn't be used, by reason. ``untimed`` of what was added had no
-    time, and has that of the record before it. ``erased`` are of learners who were erased after the file was
-    known here, and left out; ``back`` names (by safe ids) who was erased earlier, and came in again with
-    this file. ``done`` of ``total`` bytes are read.
+    one asked for, ``elsewhere`` of other contexts, and ``instead`` names the first few of those;
+    ``skipped`` has what couldn't be used, by reason. ``untimed`` of what was added had no time, and has that
+    of the record before it. ``erased`` are of learners who were erased after the file was known here, and
+    left out; ``back`` names (by safe ids) who was erased earlier, and came in again with this file. ``done``
+    of ``total`` bytes are read.
 
     >>> ReplayReport(files=["a.study.log"], events=10, held=2)
     10 events added from a.study.log; 2 held already
@@ -38,6 +39,8 @@ class ReplayReport:
     events: int = 0
     held: int = 0
     others: int = 0
+    elsewhere: int = 0
+    instead: list[str] = field(default_factory=list)
     untimed: int = 0
     erased: int = 0
     back: list[str] = field(default_factory=list)
@@ -56,11 +59,25 @@ class ReplayReport:
             place = f"{file}, line {line}" if line else file
             skipped.first.append(f"{place}: {error}")
 
+    def other(self, learner: str) -> None:
+        """Count a record of another learner than the one asked for."""
+        self.others += 1
+        self._instead(learner)
+
+    def other_context(self, context: object) -> None:
+        """Count a record of another context than the one asked for."""
+        self.elsewhere += 1
+        self._instead(f"context {context!r}" if context else "no context")
+
+    def _instead(self, name: str) -> None:
+        if len(self.instead) < _EXAMPLES and name not in self.instead:
+            self.instead.append(name)
+
     @property
     def read(self) -> int:
         """Records that were looked at."""
         left_out = sum(each.count for each in self.skipped.values())
-        return self.events + self.held + self.others + self.erased + left_out
+        return self.events + self.held + self.others + self.elsewhere + self.erased + left_out
 
     @property
     def seconds(self) -> float:
@@ -84,8 +101,12 @@ class ReplayReport:
             lines[0] += f"; {self.held:,} held already"
         if self.others:
             lines[0] += f"; {self.others:,} of other learners"
+        if self.elsewhere:
+            lines[0] += f"; {self.elsewhere:,} of other contexts"
         if self.ended is not None:
             lines[0] += f" ({self.seconds:.1f} s, {self.rate:,.0f} records/s)"
+        if self.instead and not self.events + self.held + self.erased:
+            lines.append(f"of what was asked for there is nothing; there is: {', '.join(self.instead)}")
         if self.untimed:
             lines.append(
                 f"{self.untimed:,} without a time; they have that of the record before them, or of the file"

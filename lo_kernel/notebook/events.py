@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,10 @@ __all__ = ["Events"]
 
 Moment = datetime | str | float | None
 
+_NEWEST = 2000  # events whose contexts a note names
+_KINDS = 20  # names of events that are remembered for one
+_SHOWN = 8  # names in one
+_NO_EVENT = {"n": 0, "time": 0.0, "learner": "", "source": "", "event": ""}  # for the columns alone
 _AT_ONCE = 1000  # events that a thread reads before the loop looks at them: 2 ms or so
 
 
@@ -57,11 +62,18 @@ class Events:
         since: Moment = None,
         until: Moment = None,
     ) -> int:
-        """How many there are, all of them or those that :meth:`filter` would give."""
+        """How many there are, all of them or those that :meth:`filter` would give.
+
+        Where there are none since nobody and nothing is called as was asked, a warning says what there is.
+        """
         if all(each is None for each in (learner, context, event, where, since, until)):
             return self._runtime.archive.last - self._counter.missing()
-        chosen = self._chosen(_search(learner, context, since, until), _wanted(event, where))
-        return sum(1 for _ in chosen)
+        kinds: dict[str, None] = {}
+        search = _search(learner, context, since, until)
+        found = sum(1 for _ in self._chosen(search, _wanted(event, where, kinds)))
+        if not found:
+            self._warn(search, event, kinds, stacklevel=3)
+        return found
 
     def tail(self, n: int = 10) -> list[Event]:
         """The newest ``n``, oldest of them first."""
@@ -90,11 +102,30 @@ class Events:
 
         ``since`` and ``until`` (itself left out) are a ``datetime``, an ISO text, or seconds since 1970;
         without a zone they are UTC. ``where`` is asked with each event that the others let through; ``limit``
-        ends the search early.
+        ends the search early. ``context`` is the event's ``source``; a field ``context`` of its body, as
+        xAPI statements have, is another thing. Where there are none since nobody and nothing is called as was
+        asked, a warning says what there is.
         """
+        return self._filter(learner, context, event, where, since, until, limit)
+
+    def _filter(
+        self,
+        learner: str | None = None,
+        context: str | None = None,
+        event: str | None = None,
+        where: Callable[[Event], bool] | None = None,
+        since: Moment = None,
+        until: Moment = None,
+        limit: int | None = None,
+    ) -> list[Event]:
         _check_limit(limit)
-        chosen = self._chosen(_search(learner, context, since, until), _wanted(event, where))
-        return list(islice(chosen, limit)) if limit != 0 else []
+        kinds: dict[str, None] = {}
+        search = _search(learner, context, since, until)
+        chosen = self._chosen(search, _wanted(event, where, kinds))
+        found = list(islice(chosen, limit)) if limit != 0 else []
+        if not found and limit != 0:
+            self._warn(search, event, kinds, stacklevel=4)
+        return found
 
     def read(
         self,
@@ -116,7 +147,8 @@ class Events:
         from lo_kernel.notebook.jobs import Job
 
         _check_limit(limit)
-        search, wanted = _search(learner, context, since, until), _wanted(event, where)
+        kinds: dict[str, None] = {}
+        search, wanted = _search(learner, context, since, until), _wanted(event, where, kinds)
         if self._bridge is None:
             raise EventError("a job needs a running app: use lo.events of a kernel", reason="no_app")
         job: Job[list[Event]] | None = None
@@ -139,15 +171,20 @@ class Events:
                         job.progress(item["n"], last, f"events, {len(found):,} found")
             finally:
                 self._note(seen)
+            if job is not None and not found and limit != 0:
+                job.progress(last, last, self._nothing(search, event, kinds))
             return found
 
         job = Job("reading events", work(), self._bridge, on_error=self._runtime.errors.add)
         return job
 
     def to_frame(self, events: Iterable[Event] | None = None, **filters: Any) -> Any:
-        """A data frame, one row an event: ``n``, ``time``, ``learner``, and the fields of the event's body.
+        """A data frame, one row an event.
 
-        ``time`` is in seconds since 1970 (UTC). With pandas or polars, whichever is installed
+        Its columns: ``n``; ``time`` in seconds since 1970 (UTC), as reducers get it; ``learner``;
+        ``datetime``, the same time as a date (UTC); ``source``, the event's context, by which ``context=``
+        chooses; and the fields of the event's body (``event``, and a field ``context`` that is its own, as
+        xAPI statements have). With pandas or polars, whichever is installed
         (:class:`~lo_kernel.errors.MissingExtraError` otherwise); filters as for :meth:`filter`, or ``events``
         that one of the others gave.
         """
@@ -158,8 +195,9 @@ class Events:
                 f"to_frame: expected events or filters, got both ({', '.join(filters)})",
                 reason="bad_argument",
             )
-        rows = Rows(_row(item) for item in (self.filter(**filters) if events is None else events))
-        return rows.to_frame()
+        rows = [_row(item) for item in (self._filter(**filters) if events is None else events)]
+        frame = Rows(rows or [_NO_EVENT]).to_frame()
+        return _dated(frame if rows else frame.head(0), [row["time"] for row in rows])
 
     def export(
         self,
@@ -229,6 +267,26 @@ class Events:
             if search.context is None or sender.context(body) == search.context:
                 yield sender.student, {"n": record.n, **sender.event(body, record.t)}
 
+    def _warn(self, search: Search, event: str | None, kinds: Collection[str], stacklevel: int) -> None:
+        note = self._nothing(search, event, kinds)
+        if note:
+            warnings.warn(note, stacklevel=stacklevel)
+
+    def _nothing(self, search: Search, event: str | None, kinds: Collection[str]) -> str:
+        """Why nothing was found, where something that was asked for isn't there at all; empty elsewhere."""
+        learners = self._runtime.learners
+        if search.learner is not None and search.learner not in learners:
+            return f"no learner has the safe id {search.learner!r}; there are: {_some(learners)}"
+        if search.context is not None:
+            senders, newest = Senders(), self._runtime.archive.tail(_NEWEST)
+            found = {senders.of(each).context(msgspec.json.decode(each.body)) for each in newest}
+            if search.context not in found:
+                there = _some(sorted(repr(each) for each in found if each))
+                return f"no event has the context {search.context!r}; the newest have: {there}"
+        if event is None or event in kinds or not kinds:
+            return ""
+        return f"none of these events is called {event!r}; there are: {_some(map(repr, kinds))}"
+
     def _note(self, learners: set[str], what: str = "archive") -> None:
         self._runtime.reads.record("events", what, learners)
 
@@ -253,12 +311,32 @@ def _check_limit(limit: int | None) -> None:
         raise EventError(f"limit: expected a number from 0 on, got {limit!r}", reason="bad_argument")
 
 
-def _wanted(event: str | None, where: Callable[[Event], bool] | None) -> Callable[[Event], bool] | None:
+def _wanted(
+    event: str | None, where: Callable[[Event], bool] | None, kinds: dict[str, None] | None = None
+) -> Callable[[Event], bool] | None:
+    """What tells the events that are wanted; ``kinds`` takes the first so many names that came by."""
     if where is not None and not callable(where):
         raise EventError(f"where: expected a function of an event, got {where!r}", reason="bad_argument")
     if event is None:
         return where
-    return lambda item: item["client"].get("event") == event and (where is None or bool(where(item)))
+    seen: dict[str, None] = {} if kinds is None else kinds
+
+    def wanted(item: Event) -> bool:
+        its = item["client"].get("event")
+        if its == event:
+            seen[event] = None
+            return where is None or bool(where(item))
+        if len(seen) < _KINDS and type(its) is str:
+            seen[its] = None
+        return False
+
+    return wanted
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few of some names."""
+    first = list(islice(names, _SHOWN + 1))
+    return ", ".join([*first[:_SHOWN], *(["..."] if len(first) > _SHOWN else [])]) or "none"
 
 
 def _moment(name: str, value: Moment) -> float | None:
@@ -280,8 +358,26 @@ def _moment(name: str, value: Moment) -> float | None:
 
 
 def _row(item: Event) -> dict[str, Any]:
-    row = {"n": item["n"], "time": item["server"]["time"], "learner": item["client"]["auth"]["safe_user_id"]}
-    for name, value in item["client"].items():
-        if name != "auth":
-            row[f"event.{name}" if name in ("n", "time", "learner") else name] = value
+    body = item["client"]
+    row = {"n": item["n"], "time": item["server"]["time"], "learner": body["auth"]["safe_user_id"]}
+    row["source"] = body.get("source", (item.get("metadata") or {}).get("source"))
+    for name, value in body.items():
+        if name not in ("auth", "source"):
+            row[f"event.{name}" if name in ("n", "time", "learner", "datetime") else name] = value
     return row
+
+
+def _dated(frame: Any, times: list[float]) -> Any:
+    """The frame with a column ``datetime`` behind ``learner``."""
+    micro = [round(time * 1e6) for time in times]
+    if type(frame).__module__.startswith("polars"):
+        import polars  # type: ignore[import-not-found,unused-ignore]
+
+        column = polars.Series("datetime", micro, dtype=polars.Int64).cast(polars.Datetime("us", "UTC"))
+        return frame.insert_column(3, column)
+    import pandas
+
+    moments = pandas.to_datetime(pandas.Series(micro, dtype="int64"), unit="us", utc=True)
+    latest = pandas.Timestamp.max.tz_localize("UTC").as_unit("us")  # what nanoseconds can say: 2262
+    frame.insert(3, "datetime", moments.where(moments <= latest).astype("datetime64[ns, UTC]"))
+    return frame
