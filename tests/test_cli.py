@@ -266,9 +266,31 @@ def test_simulate_types_into_the_workspaces_app(start: Started) -> None:
 
 
 def test_stand_alone_server_and_kernel_share_a_workspace(start: Started, kernel: RunningKernel) -> None:
-    """Beside a kernel, a server in the same workspace says that it follows."""
+    """Beside a kernel, a server in the same workspace says that it follows; `status` tells which is which."""
     os.environ["LO_KERNEL_WORKSPACE"] = str(kernel.workspace)
-    assert start().says("another process")
+    os.environ["JUPYTER_RUNTIME_DIR"] = kernel.environment["JUPYTER_RUNTIME_DIR"]
+    server = start()
+    assert server.says("another process")
+    lines = {line.split()[0]: line for line in run("status").stdout.splitlines() if "workspace" in line}
+    assert f"{kernel.workspace} (owner)" in lines[str(kernel.pid)]
+    assert f"{kernel.workspace} (follows {kernel.pid})" in lines[str(server.process.pid)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["audit"], "expected what to do: verify, show, of, export, delete-text"),
+        (
+            ["inject", "module", "http://127.0.0.1:1"],
+            "no terminal to ask at: give the server's injected/token",
+        ),
+    ],
+)
+def test_what_is_missing_is_named(arguments: list[str], said: str) -> None:
+    """Without an action, or a token and a terminal, it says in a line what to give, and ends with 2."""
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert said in result.stderr.splitlines()[0]
 
 
 def test_lab_opens_the_example_with_a_class_streaming_in(start: Started, kernel: RunningKernel) -> None:

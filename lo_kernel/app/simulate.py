@@ -336,6 +336,11 @@ class _Learner:
             ) from None
         if self._class.ever_connected:
             return
+        if isinstance(error, aiohttp.WSServerHandshakeError) and error.status == 421:
+            raise LOError(
+                f"{address} takes no events: the app there follows its workspace, and the owner takes them. "
+                "Where the owner has ended, `await lo.own()` takes the workspace over; then try again"
+            ) from None
         if isinstance(error, aiohttp.WSServerHandshakeError):
             raise LOError(
                 f"{address} answered with status {error.status} and not with a websocket: expected the "

@@ -15,6 +15,7 @@ from lo_kernel.kernel.audit.page import to_html
 from lo_kernel.kernel.audit.reading import AuditReader, rows_of, when
 from lo_kernel.kernel.audit.report import FORMATS, to_csv, to_jsonl
 from lo_kernel.kernel.audit.verify import verify
+from lo_kernel.notebook.audit_words import first_line
 from lo_kernel.query.rows import Rows
 from lo_kernel.workspace import write_out
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = OptionParser(
         "audit", "The record: what ran, what came of it, whose data it read. verify: is it whole?"
     )
-    parser.add_argument("action", choices=_ACTIONS, help="what to do")
+    parser.add_argument("action", choices=_ACTIONS, nargs="?", help="what to do")
     parser.add_argument("subject", nargs="?", help="of: a learner's safe id; delete-text: words in the text")
     parser.add_argument("--student", metavar="ID", help="export: only what has read this learner")
     parser.add_argument("--user", metavar="NAME", help="only what this user did")
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--reason", default="", help="delete-text: why; it goes on record")
     add_settings(parser, only=["workspace"])
     options = parser.parse(arguments)
+    if options.action is None:
+        parser.error(f"expected what to do: {', '.join(_ACTIONS)}")
     settings, _ = settings_from(parser, options)
     if options.action in ("of", "delete-text") and not options.subject:
         parser.error(
@@ -79,8 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         events = events[-options.last :] if options.last > 0 else []
     rows = rows_of(events)
     for row in rows:
-        first = str(row["what"]).strip().split("\n")[0]
-        row["what"] = first if len(first) <= _WIDTH else f"{first[:_WIDTH]}…"
+        row["what"] = first_line(row["what"], _WIDTH)
         row["at"] = row["at"][:19]
     shown = ("n", "at", "user", "kind", "what", "status", "learners", "reads")
     print(Rows({name: row[name] for name in shown} for row in rows))

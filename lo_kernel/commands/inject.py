@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,15 +37,27 @@ def main(arguments: Sequence[str]) -> int:
         token = (
             options.token_file.read_text(encoding="utf-8").strip()
             if options.token_file is not None
-            else getpass.getpass("token of the kind 'inject': ")
+            else _asked()
         )
     except OSError as error:
         parser.error(f"--token-file: {error}")
+    except (getpass.GetPassWarning, EOFError):
+        parser.error(
+            "expected a token, and there is no terminal to ask at: give the server's injected/token with "
+            "--token-file FILE"
+        )
     answer = asyncio.run(
         send(options.url, token, options.module, migrate=options.migrate, rollback=options.rollback)
     )
     print(injected_text(answer), file=sys.stdout)
     return 0
+
+
+def _asked() -> str:
+    """The token from a terminal, which doesn't show it; `getpass.GetPassWarning` where there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        return getpass.getpass("token of the kind 'inject': ")
 
 
 def injected_text(answer: dict[str, object]) -> str:

@@ -82,9 +82,7 @@ def _on_the_example(workspace: Path) -> list[str]:
     It is a copy in the workspace: what one writes and sees there is one's own, and stays.
     """
     package = Path(lo_kernel.__file__).parent
-    shipped = [
-        folder / "examples" / _EXAMPLE for folder in (package.parent, package)
-    ]
+    shipped = [folder / "examples" / _EXAMPLE for folder in (package.parent, package)]
     example = next((path for path in shipped if path.is_file()), None)
     if example is None:
         return []

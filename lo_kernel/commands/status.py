@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lo_kernel.commands.options import OptionParser
+from lo_kernel.errors import LOError
 from lo_kernel.kernel import kernelspec
 from lo_kernel.kernel.running import Running, running
+from lo_kernel.settings import Settings
+from lo_kernel.workspace import Workspace
 
 __all__ = ["main"]
 
@@ -32,9 +35,24 @@ def _specs() -> Iterator[str]:
 def _processes() -> Iterator[str]:
     processes = running()
     for process in processes:
-        yield f"  {process.pid:<8} {process.url}  workspace {process.workspace}  {_kind(process)}"
+        workspace = f"workspace {process.workspace}{_role(process)}"
+        yield f"  {process.pid:<8} {process.url}  {workspace}  {_kind(process)}"
     if not processes:
         yield "  nothing"
+
+
+def _role(process: Running) -> str:
+    """Whether it owns its workspace, or follows there."""
+    try:
+        workspace = Workspace(Settings(workspace=process.workspace).workspace_path)
+    except LOError:
+        return ""
+    if not workspace.path.is_dir():  # under other environment variables
+        return ""
+    owner = workspace.find_owner()
+    if owner is None:
+        return " (nobody owns it; await lo.own() there does)"
+    return " (owner)" if owner.pid == process.pid else f" (follows {owner.pid})"
 
 
 def _kind(process: Running) -> str:

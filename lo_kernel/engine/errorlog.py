@@ -10,14 +10,31 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 __all__ = ["ErrorEntry", "ErrorLog"]
 
 
+_EVENT_SHOWN = 1000  # characters of an event
+
+# what stands between a reducer and what called it, or what an interrupt came by: nothing that a person wrote
+_NOT_SHOWN = (
+    str(Path(__file__).parent / "run"),
+    str(Path(__file__).parent.parent / "kernel" / "app.py"),
+    str(Path(__file__).parent.parent / "kernel" / "kernel.py"),
+    str(Path(__file__).parent.parent / "kernel" / "interrupts.py"),
+)
+
+
 @dataclass(slots=True)
 class ErrorEntry:
-    """One kind of trouble in one place; times are seconds since 1970 (UTC)."""
+    """One kind of trouble in one place; times are seconds since 1970 (UTC).
+
+    >>> ErrorEntry("reducer 'count'", "ValueError", "no doc_id", 0.0, 0.0, event={"event": "keystroke"})
+    reducer 'count': ValueError: no doc_id
+    event: {'event': 'keystroke'}
+    """
 
     where: str
     kind: str
@@ -31,6 +48,15 @@ class ErrorEntry:
     def __str__(self) -> str:
         times = "" if self.count == 1 else f" ({self.count} times)"
         return f"{self.where}: {self.kind}: {self.message}{times}"
+
+    def __repr__(self) -> str:
+        parts = [str(self)]
+        if self.event is not None:
+            event = repr(self.event)
+            parts.append(f"event: {event if len(event) <= _EVENT_SHOWN else event[:_EVENT_SHOWN] + '…'}")
+        if self.traceback:
+            parts.append(self.traceback.rstrip())
+        return "\n".join(parts)
 
 
 @dataclass(slots=True)
@@ -46,6 +72,8 @@ class ErrorLog:
 
     limit: int = 200
     clock: Callable[[], float] = time.time
+    cell_of: Callable[[str], str | None] = lambda file: None
+    """What a notebook calls the cell whose code has this file name; None for other files."""
     _entries: dict[tuple[str, str], ErrorEntry] = field(default_factory=dict)
     _listeners: list[Callable[[ErrorEntry], None]] = field(default_factory=list)
 
@@ -62,7 +90,7 @@ class ErrorLog:
             entry.count += 1
             entry.last = now
             return entry
-        text = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
+        text = self._traceback(error) if isinstance(error, BaseException) else ""
         entry = ErrorEntry(where, kind, message, now, now, text, event)
         while len(self._entries) >= self.limit:
             del self._entries[next(iter(self._entries))]
@@ -71,10 +99,30 @@ class ErrorLog:
             listener(entry)
         return entry
 
+    def _traceback(self, error: BaseException) -> str:
+        """As Python writes it, from where a reducer begins, with cells as the notebook names them."""
+        told = traceback.TracebackException.from_exception(error)
+        shown = [frame for frame in told.stack if not frame.filename.startswith(_NOT_SHOWN)]
+        if shown:
+            told.stack = traceback.StackSummary.from_list(shown)
+        text = "".join(told.format())
+        files = {frame.filename for each in _chain(told) for frame in each.stack}
+        for file in files:
+            if cell := self.cell_of(file):
+                text = text.replace(f'  File "{file}", line ', f"  {cell}, line ")
+        return text
+
     def forget(self, where: str) -> None:
         """Drop what was noted of one place, as when a reducer was replaced by a better one."""
         for key in [key for key in self._entries if key[0] == where]:
             del self._entries[key]
+
+    def rename(self, where: str, other: str) -> None:
+        """Let what was noted of one place stand under another name, as when a reducer was removed."""
+        for entry in self.of(where):
+            del self._entries[where, entry.kind]
+            entry.where = other
+            self._entries[other, entry.kind] = entry
 
     def drop(self, entry: ErrorEntry) -> None:
         """Drop one entry, as when it names somebody who is erased."""
@@ -101,3 +149,9 @@ class ErrorLog:
 
     def __getitem__(self, index: int) -> ErrorEntry:
         return list(self._entries.values())[index]
+
+
+def _chain(told: traceback.TracebackException | None) -> Iterator[traceback.TracebackException]:
+    while told is not None:
+        yield told
+        told = told.__cause__ or told.__context__

@@ -428,6 +428,7 @@ class Registry(Registered):
             if registration._task is not None and not registration._task.done():
                 registration._task.cancel()
             registration.status = "removed"
+            self.errors.rename(f"reducer '{reducer_id}'", f"reducer '{reducer_id}' (removed)")
             if registration.run is not None:
                 self.pipeline.detach(registration.run)
                 generations.add(registration.run.generation)

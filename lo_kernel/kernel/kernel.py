@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from lo_kernel.kernel.interrupts import Interrupts
 from lo_kernel.kernel.magics import lo_magic, remembered_loop
 from lo_kernel.kernel.recording import begin_record, header_of
 from lo_kernel.kernel.starting import GivenUp, Starting
+from lo_kernel.kernel.tracebacks import cell_of, show_short
 from lo_kernel.kernel.traits import SettingsTraits, settings_of, unknown_settings
 from lo_kernel.kernel.watch import LoopWatch
 from lo_kernel.settings import Settings
@@ -151,6 +153,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
             self._boot_first(loop)
         if self.shell is not None:
             self.shell.register_magic_function(lo_magic(self), "line", "lo")
+            show_short(self.shell)
         super().start()
         if self.on_started is not None:
             self.io_loop.add_callback(self.on_started)
@@ -311,6 +314,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
         if runtime.workspace.owner:
             return f"{where} (owned by this kernel)"
         owner = runtime.workspace.find_owner()
+        if owner is None and not runtime.workspace.is_owned():
+            return f"{where} (its owner has ended; await lo.own() takes it over)"
         whose = f"process {owner.pid} at {owner.url}" if owner else "another process"
         return f"{where} (owned by {whose}; followed here)"
 
@@ -379,6 +384,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
         self.runtime = runtime = Runtime(
             self.settings, reads=self.record.recorder if self.record is not None else None
         )
+        if self.shell is not None:
+            runtime.errors.cell_of = partial(cell_of, self.shell)
         for error in self._record_errors:
             runtime.errors.add("audit", error)
         ports = port_candidates(

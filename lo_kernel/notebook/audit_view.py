@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from lo_kernel.errors import LOError
-from lo_kernel.notebook.audit_words import plural, reads_of, title_of
+from lo_kernel.notebook.audit_words import first_line, plural, reads_of, title_of
 from lo_kernel.query.rows import Rows
 
 __all__ = ["AuditView", "Reader"]
@@ -152,7 +152,7 @@ def _line(event: Mapping[str, Any], *, day: bool, user: bool) -> str:
         ended = f'<span class="lo-bad">{escape(str(event.get("error", "")))}</span>'
     elif status == "ok" and event.get("ms") is not None:
         ended = f"{event['ms'] / 1000:.2f} s"
-    code = _first_line(event.get("code") or "")
+    code = first_line(event["code"], _WIDTH) if event.get("code") else ""
     about = [escape(title_of(event)), f"<code>{escape(code)}</code>" if code else ""]
     if reason := event.get("record", {}).get("reason"):
         about.append(f'<span class="lo-soft">Reason: {escape(str(reason))}</span>')
@@ -192,10 +192,6 @@ def _rows(events: Iterable[Mapping[str, Any]]) -> Rows:
 def _short(events: Iterable[Mapping[str, Any]]) -> Rows:
     rows = _rows(events)
     return Rows(
-        {name: _first_line(row[name]) if name == "what" else row[name] for name in _COLUMNS} for row in rows
+        {name: first_line(row[name], _WIDTH) if name == "what" else row[name] for name in _COLUMNS}
+        for row in rows
     )
-
-
-def _first_line(text: Any) -> str:
-    first = str(text).strip().split("\n")[0]
-    return first if len(first) <= _WIDTH else f"{first[:_WIDTH]}…"

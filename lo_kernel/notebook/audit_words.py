@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["plural", "reads_of", "title_of"]
+__all__ = ["first_line", "plural", "reads_of", "title_of"]
 
 _RAN: Final = {
     "execute": "Ran code in a notebook",
@@ -39,6 +39,20 @@ _READ: Final = {
     "store": "stored results of",
     "state": "stored results of",
 }
+
+
+def first_line(text: Any, width: int) -> str:
+    """The first line of a text; ``…`` where there is more, or more than ``width`` characters of it.
+
+    >>> first_line("\\nx = 1\\ny = 2", 20), first_line("x = 1", 3), first_line("", 20)
+    ('x = 1 …', 'x =…', '(empty)')
+    """
+    lines = str(text).strip().split("\n")
+    if not lines[0]:
+        return "(empty)"
+    if len(lines[0]) > width:
+        return f"{lines[0][:width]}…"
+    return f"{lines[0].rstrip()} …" if len(lines) > 1 else lines[0]
 
 
 def title_of(event: Mapping[str, Any]) -> str:

@@ -292,7 +292,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
             loop=runtime.settings.loop,
             store=runtime.store.name,
             workspace=str(runtime.workspace.path),
-            owner="this kernel" if runtime.workspace.owner else "another process, followed here",
+            owner=self._whose(),
             events=self.events.count(),
             learners=len(runtime.learners),
             connections=len(runtime.sources) if runtime.workspace.owner else None,
@@ -301,6 +301,14 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
                 str(entry) for entry in runtime.errors if entry.kind != "NoReducer" or len(runtime.registry)
             ],
         )
+
+    def _whose(self) -> str:
+        workspace = self._runtime.workspace
+        if workspace.owner:
+            return "this kernel"
+        if workspace.is_owned():
+            return "another process, followed here"
+        return "nobody: the process that owned it has ended, and await lo.own() takes it over"
 
     def __repr__(self) -> str:
         from lo_kernel.notebook.cards import observer_text

@@ -1,0 +1,44 @@
+"""What a cell shows of an error: the user's own lines, and what was wrong."""
+
+from __future__ import annotations
+
+from harness import RunningKernel
+
+
+def _shown(kernel: RunningKernel, code: str) -> str:
+    return kernel.execute(code, check=False).error
+
+
+def test_a_wrong_argument_shows_the_users_lines_alone(shared_kernel: RunningKernel) -> None:
+    """Of the package's frames none is shown, but by `%tb`; errors of the user's own are as always."""
+    shared_kernel.execute("def mine():\n    lo.dashboard('nope')")
+    for code in ("mine()", "await lo.query('nope')", "lo.simulate(students=-1)"):
+        shown = _shown(shared_kernel, code)
+        assert "/lo_kernel/" not in shown, shown
+        assert code in shown
+    shown = _shown(shared_kernel, "mine()")
+    assert "----> 2     lo.dashboard('nope')" in shown
+    assert "UnknownQueryError: there is no query 'nope'" in shown
+    full = shared_kernel.execute("%tb").messages
+    (whole,) = [each["content"]["traceback"] for each in full if each["msg_type"] == "error"]
+    assert "catalog.py" in "".join(whole)
+    shown = _shown(shared_kernel, "import json\njson.loads('{')")
+    assert "decoder.py" in shown
+    shown = _shown(shared_kernel, "try:\n    1 / 0\nexcept ZeroDivisionError:\n    mine()")
+    assert "ZeroDivisionError" in shown, "what came before it is the user's"
+
+
+def test_an_error_of_a_reducer_names_its_cell(shared_kernel: RunningKernel) -> None:
+    """`lo.errors` shows where in the notebook it was raised; those of a removed reducer are marked so."""
+    shared_kernel.execute("@lo.reducer('bad', null_state=0)\ndef bad(event, state):\n    return {}['x']")
+    shared_kernel.execute("typed = await lo.simulate(students=1, seconds=1, speed=5)")
+    shown = shared_kernel.execute("lo.errors[-1]").value
+    lines = shown.splitlines()
+    assert lines[0].startswith("reducer 'bad': KeyError: 'x'")
+    assert lines[1].startswith("event: {'client': {'event': 'test_framework_fake_identity'")
+    assert lines[2] == "Traceback (most recent call last):"
+    assert lines[3].startswith("  Cell In["), shown
+    assert lines[3].endswith("], line 3, in bad"), shown
+    assert "it failed at" in shared_kernel.execute("lo.reducers").value
+    shared_kernel.execute("await lo.reducers.remove('bad')")
+    assert "reducer 'bad' (removed): KeyError" in shared_kernel.execute("lo.errors").value
