@@ -231,6 +231,27 @@ async def test_lo_makes_dashboards_and_their_pages(settings: Settings) -> None:
             lo.dashboard("overview.class", embed="window")
 
 
+async def test_a_dashboard_that_can_not_be_drawn_is_not_made(settings: Settings) -> None:
+    """What raises leaves no dashboard behind; the one that has its name stays as it is, with its queries."""
+    async with running_app(settings) as runtime:
+        lo = LearningObserver(runtime, LoopBridge(asyncio.get_running_loop()))
+        for registration in add_overview(runtime)[1]:
+            await registration.ready()
+        await send(runtime, "ann")
+        mine = q.latest("overview.activity", {"events": "events"})
+        lo.dashboard([mine], title="Mine", embed="page", course="everyone")
+        there, (query,) = lo.dashboards["mine"], runtime.dashboards.queries("mine")
+        with pytest.raises(DashboardError, match="no column 'typos'"):
+            lo.dashboard([("overview.class", "table"), mine], title="Mine", field="typos", embed="page")
+        with pytest.raises(LOError, match="notebook or a console"):
+            lo.dashboard("overview.class", id="mine")
+        with pytest.raises(LOError, match="embed"):
+            lo.overview(embed="window")
+        assert lo.dashboards["mine"] is there
+        assert query.dag in runtime.catalog
+        assert list(lo.dashboards) == ["overview", "mine"]
+
+
 async def test_what_differs_has_an_id_of_its_own(settings: Settings) -> None:
     """A chart replaces the same one, one with its title or id, and one of its own cell; no other."""
     parent = {"metadata": {"cellId": "one"}, "header": {"msg_id": "1"}}

@@ -124,6 +124,14 @@ def test_two_charts_of_one_reducer_stand_beside_each_other(running: RunningKerne
     assert running.execute(ids).value == repr("['', '-2', '-3', '-3']")
     assert running.execute("lo.dashboard('event_count').id, bars.live").value == "('event-count', True)"
 
+    there = running.execute("repr(lo.dashboards)").value
+    mistakes = ("field='typos'", "field='typos', id='event-count'", "embed='window'", "{'mark': 'blob'}")
+    for mistake in (*mistakes, "field='typos', embed='page', title='Page'"):
+        refused = running.execute(f"lo.dashboard('event_count', {mistake})", check=False)
+        assert "expected" in refused.error or "there are: count" in refused.error
+        assert not refused.bundles, "and there is no chart to show"
+    assert running.execute("repr(lo.dashboards)").value == there
+
 
 def test_stop_and_shutdown_leave_true_pictures(running: RunningKernel) -> None:
     """The last message about a chart has no placeholder, whether it was stopped or its kernel ends."""

@@ -17,6 +17,7 @@ from lo_kernel.app.charts import Chart, Kind
 from lo_kernel.app.vega_lite import check_vega_lite, is_chart_object, vega_lite_of
 from lo_kernel.errors import DashboardError, LOError, QueryError, UnknownDashboardError
 from lo_kernel.query.catalog import Catalog
+from lo_kernel.query.dag import Export
 from lo_kernel.query.executor import Executor
 from lo_kernel.query.functions import Functions
 
@@ -222,8 +223,7 @@ class Dashboards:
         A query that can't run raises :class:`QueryError` now. A DAG of one's own becomes a named query, so
         that a page may ask for it.
         """
-        for panel in dashboard.panels:
-            self._executor.prepare_one(panel.query, panel.parameters)
+        self.asked(dashboard)
         self._forget(dashboard.id)
         self._queries[dashboard.id] = tuple(
             self._query(dashboard, panel, f"dashboard_{dashboard.id}_{number}".replace("-", "_"))
@@ -232,6 +232,18 @@ class Dashboards:
         self._dashboards[dashboard.id] = dashboard
         self._tell(dashboard.id)
         return dashboard
+
+    def asked(self, dashboard: Dashboard) -> list[tuple[Any, dict[str, Any]]]:
+        """What its panels ask for, and with which parameters, whether it was added or not.
+
+        A query that can't run raises :class:`QueryError`. Only on the app's loop.
+        """
+        found = []
+        for panel in dashboard.panels:
+            running = self._executor.prepare_one(panel.query, panel.parameters)
+            (export,) = running.exports
+            found.append((panel.query, _given(dashboard, panel, running.dag.exports[export])))
+        return found
 
     def remove(self, dashboard_id: str) -> None:
         """Take one away."""
@@ -289,11 +301,8 @@ class Dashboards:
             name = dag.name
         if len(exports) != 1:
             raise QueryError(f"dashboard {dashboard.id!r}: expected a query with one answer")
-        asked = {parameter.name for parameter in dag.exports[exports[0]].parameters}
-        given = dict(panel.parameters)
-        if dashboard.course is not None and COURSE in asked:
-            given.setdefault(COURSE, dashboard.course)
-        return PanelQuery(name, exports[0], given, COURSE in asked)
+        export = dag.exports[exports[0]]
+        return PanelQuery(name, exports[0], _given(dashboard, panel, export), _takes_course(export))
 
     def _forget(self, dashboard_id: str) -> None:
         """Take away the named queries that were made for its panels."""
@@ -382,6 +391,18 @@ def _panel(item: Any, chart: Any, field_name: str | None, parameters: Mapping[st
         except (TypeError, ValueError) as error:
             raise DashboardError(str(error)) from None
     return Panel(item, dict(parameters), "auto" if chart is None else chart, field=field_name)
+
+
+def _takes_course(export: Export) -> bool:
+    return any(parameter.name == COURSE for parameter in export.parameters)
+
+
+def _given(dashboard: Dashboard, panel: Panel, export: Export) -> dict[str, Any]:
+    """The parameters of a panel's query, with the course where that is asked for."""
+    given = dict(panel.parameters)
+    if dashboard.course is not None and _takes_course(export):
+        given.setdefault(COURSE, dashboard.course)
+    return given
 
 
 def _as_dag(query: Any) -> Any:

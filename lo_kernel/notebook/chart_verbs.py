@@ -51,27 +51,30 @@ class ChartVerbs(Verbs):
         ``.stop()``, or an hour without a change. Its page is ``/dashboards/<id>``; ``embed="page"`` shows
         that in the notebook instead, where it survives a reload of the browser. The ``id`` comes from the
         title; what differs from a dashboard that is there gets a number after it, and the same again, or
-        the same ``title`` given, replaces that.
+        the same ``title`` given, replaces that. What can't be drawn raises, and changes no dashboard.
         """
         from lo_kernel.app.dashboards import Dashboard, own_id
+        from lo_kernel.notebook.dashboards_view import check_dashboard
 
+        self._check_embed(embed)
         named = [self._named(each) for each in what] if isinstance(what, list) else self._named(what)
         board = Dashboard.of(
             named, chart, title=title, field=field, course=course, id=id, parameters=parameters
         )
         boards = self._runtime.dashboards
 
-        def add() -> Dashboard:
+        def identified() -> Dashboard:
             if id is not None:
-                return boards.add(board)
+                return board
             own = own_id(boards, board, titled=title is not None, replaces=before)
-            return boards.add(replace(board, id=own))
+            return replace(board, id=own)
 
         cell, run = self._cell_and_run()
         before = {
             made for made, (where, when) in self._made.items() if cell and where == cell and when != run
         }
-        added = self._bridge.call(add)
+        check_dashboard(self._runtime, self._bridge, board)
+        added = self._bridge.call(lambda: boards.add(identified()))
         self._made[added.id] = (cell, run)
         return self._shown(added, embed)
 
@@ -84,6 +87,8 @@ class ChartVerbs(Verbs):
         whose learners are shown, ``context`` the ``source`` of the events that count.
         """
         from lo_kernel.app.overview import add_overview
+
+        self._check_embed(embed)
 
         def add() -> Dashboard:
             return add_overview(self._runtime, context=context, course=course)[0]
@@ -100,11 +105,16 @@ class ChartVerbs(Verbs):
     def _shown(self, board: Dashboard, embed: str | None) -> LiveDisplay | DashboardPage:
         from lo_kernel.notebook.dashboards_view import DashboardPage, live_chart
 
-        if embed not in (None, "page"):
-            raise LOError(f"embed: expected 'page' or nothing, got {embed!r}")
         if embed == "page":
             return DashboardPage(self._runtime, board)
         return live_chart(self._runtime, self._live_displays(), board)
+
+    def _check_embed(self, embed: str | None) -> None:
+        """Raise where nothing could be shown, before anything is made."""
+        if embed not in (None, "page"):
+            raise LOError(f"embed: expected 'page' or nothing, got {embed!r}")
+        if embed is None:
+            self._live_displays()
 
     def _cell_and_run(self) -> tuple[str, str]:
         """Which cell runs, where the front end says it, and the id of its request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from lo_kernel.app.browser_address import BrowserAddress, find_address
 from lo_kernel.app.dashboards import Dashboard
 from lo_kernel.app.grid import Grid
 from lo_kernel.app.security import EMBED
+from lo_kernel.notebook.live_display import Drawn, LiveSource, check_now
 from lo_kernel.notebook.sources import PanelSources, QuerySource
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
     from lo_kernel.runtime import Runtime
 
-__all__ = ["DashboardList", "DashboardPage", "browser_address", "live_chart"]
+__all__ = ["DashboardList", "DashboardPage", "browser_address", "check_dashboard", "live_chart"]
 
 _HEIGHT = 760  # pixels of a page in a notebook
 
@@ -32,16 +33,27 @@ def browser_address(runtime: Runtime) -> BrowserAddress:
 
 def live_chart(runtime: Runtime, displays: LiveDisplays, dashboard: Dashboard) -> LiveDisplay:
     """A dashboard as a live chart: one panel by itself, several as a grid."""
-    sources = [
-        QuerySource(runtime, f"{query.dag}.{query.export}", query.parameters)
-        for query in runtime.dashboards.queries(dashboard.id)
-    ]
+    queries = runtime.dashboards.queries(dashboard.id)
+    asked = [(f"{query.dag}.{query.export}", query.parameters) for query in queries]
     address = browser_address(runtime).of(f"dashboards/{dashboard.id}")
+    return displays.make(dashboard.id, *_drawn(runtime, dashboard, asked), address=address)
+
+
+def check_dashboard(runtime: Runtime, bridge: LoopBridge, dashboard: Dashboard) -> None:
+    """Raise what showing this dashboard would raise, before it is added."""
+    asked = bridge.call(lambda: runtime.dashboards.asked(dashboard))
+    check_now(bridge, *_drawn(runtime, dashboard, asked))
+
+
+def _drawn(
+    runtime: Runtime, dashboard: Dashboard, asked: Sequence[tuple[Any, Mapping[str, Any]]]
+) -> tuple[Drawn, LiveSource]:
+    """The chart of a dashboard, and where its rows come from."""
+    sources = [QuerySource(runtime, query, parameters) for query, parameters in asked]
     charts = tuple(panel.drawn() for panel in dashboard.panels)
     if len(charts) == 1:
-        return displays.make(dashboard.id, charts[0], sources[0], address=address)
-    grid = Grid(dashboard.title, charts)
-    return displays.make(dashboard.id, grid, PanelSources(sources), address=address)
+        return charts[0], sources[0]
+    return Grid(dashboard.title, charts), PanelSources(sources)
 
 
 class DashboardPage:

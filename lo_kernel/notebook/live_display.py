@@ -30,13 +30,14 @@ from lo_kernel.app.charts import MIME, Spec
 from lo_kernel.bridge import LoopBridge
 from lo_kernel.errors import DashboardError
 
-__all__ = ["Drawn", "KernelScreen", "LiveDisplay", "LiveDisplays", "LiveSource", "Screen"]
+__all__ = ["Drawn", "KernelScreen", "LiveDisplay", "LiveDisplays", "LiveSource", "Screen", "check_now"]
 
 Bundle = dict[str, Any]
 
 INTERVAL = 0.5  # seconds between two updates, at least
 IDLE = 3600.0  # seconds without a change after which a chart stops by itself
 _PATIENCE = 2.0  # seconds that a cell waits for the first answer of an app on another thread
+_GLANCE = 0.5  # seconds that it waits for one that it only looks at
 
 
 class LiveSource(Protocol):
@@ -162,9 +163,7 @@ class LiveDisplay:
         Wherever else a chart of this id was shown, this one takes over. An answer that can't be had raises
         here, in the cell, and so does a ``field`` that isn't one of its columns.
         """
-        rows = self._answer_now()
-        if problem := self.chart.problem(rows or []):
-            raise DashboardError(problem)
+        rows = check_now(self._bridge, self.chart, self._source, _PATIENCE)
         cell = self._screen.cell()
         self._displays.take_over(self, cell)
         with self._sending:
@@ -210,15 +209,6 @@ class LiveDisplay:
 
     def __repr__(self) -> str:
         return f"<chart {self.id}: {'live' if self._live else 'not live'}, {self.updates} updates>"
-
-    def _answer_now(self) -> list[dict[str, Any]] | None:
-        """The answer without waiting long; None where it takes longer, and comes with an update."""
-        if not self._bridge.on_loop:
-            try:
-                return self._bridge.run_sync(asyncio.wait_for(self._source.rows(), _PATIENCE))
-            except TimeoutError:
-                return None
-        return _at_once(self._source.now())
 
     async def _publish(self, me: object) -> None:
         """Update while live, on the app's loop."""
@@ -348,6 +338,26 @@ class LiveDisplays:
         """Stop all charts, each with a true picture: the kernel ends."""
         for display in self._shown.values():
             display.stop("stopped with its kernel")
+
+
+def check_now(
+    bridge: LoopBridge, chart: Drawn, source: LiveSource, patience: float = _GLANCE
+) -> list[dict[str, Any]] | None:
+    """The answer without waiting long; None where it takes longer than ``patience``, in seconds.
+
+    Raises why it can't be had, and :class:`DashboardError` where it can't be drawn as ``chart``.
+    """
+    rows: list[dict[str, Any]] | None
+    if bridge.on_loop:
+        rows = _at_once(source.now())
+    else:
+        try:
+            rows = bridge.run_sync(asyncio.wait_for(source.rows(), patience))
+        except TimeoutError:
+            return None
+    if problem := chart.problem(rows or []):
+        raise DashboardError(problem)
+    return rows
 
 
 def _at_once(work: Coroutine[Any, Any, list[dict[str, Any]]]) -> list[dict[str, Any]] | None:
