@@ -7,6 +7,7 @@ import os
 import sys
 import weakref
 from pathlib import Path
+from typing import ClassVar
 
 __all__ = ["FileLock"]
 
@@ -30,6 +31,9 @@ class FileLock:
     True
     """
 
+    # what a process holds is its own affair as a whole: a fork doubles all of it, and asks once
+    _held: ClassVar[weakref.WeakSet[FileLock]] = weakref.WeakSet()
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
@@ -48,7 +52,7 @@ class FileLock:
                 raise
             if _is_at(file, self.path):
                 self._file = file
-                _held.add(self)
+                self._held.add(self)
                 break
             os.close(file)  # somebody has removed it meanwhile: whoever comes next locks another
         return self._file is not None
@@ -61,26 +65,19 @@ class FileLock:
         """Let it go; twice is harmless."""
         if self._file is not None:
             file, self._file = self._file, None
-            _held.discard(self)
+            self._held.discard(self)
             with contextlib.suppress(OSError):  # closing lets go of it as well
                 _unlock(file)
             os.close(file)
 
-    def _abandon(self) -> None:
-        """Close a descriptor that a fork has doubled: to unlock it would take the lock from the parent."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            os.close(file)
-
-
-# held in this process: a fork calls what is registered once for all of them
-_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for lock in list(_held):
-        lock._abandon()
-    _held.clear()
+    @classmethod
+    def _forked(cls) -> None:
+        """Close, in a child, what a fork has doubled: to unlock it would take it from the parent."""
+        for lock in list(cls._held):
+            if lock._file is not None:
+                file, lock._file = lock._file, None
+                os.close(file)
+        cls._held.clear()
 
 
 if sys.platform == "win32":
@@ -112,4 +109,4 @@ else:
         except FileNotFoundError:
             return False
 
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=FileLock._forked)

@@ -30,6 +30,7 @@ from lo_kernel.engine.reducers import Reducer
 from lo_kernel.engine.registry import Registration, Registry
 from lo_kernel.engine.replays import Replays
 from lo_kernel.engine.store import Store, open_store
+from lo_kernel.engine.streams import Streams
 from lo_kernel.errors import LOError, NotOwnerError, SettingsError, StoreAwayError
 from lo_kernel.modules.listing import Modules
 from lo_kernel.settings import Settings, http_address
@@ -45,7 +46,16 @@ if TYPE_CHECKING:
 
 __all__ = ["NoReadLog", "ReadLog", "Runtime"]
 
+_GUARD_EVERY = 0.5  # seconds between two looks at the workspace's lock, where nothing comes in
+_LEAVE_WITHIN = 0.3  # seconds that sources may take to go
 _LOOK_EVERY = 0.2, 2.0  # seconds between two looks for a store that is away: at first, and at most
+
+
+class Leaving(Protocol):
+    """A connection that events come in by."""
+
+    async def leave(self) -> None:
+        """End it."""
 
 
 class ReadLog(Protocol):
@@ -127,7 +137,7 @@ class Runtime:
         self.proxies = Proxies()  # ways to the browser
         self.host, self.port = settings.host, settings.port
         self.started: float | None = None
-        self.sources: set[object] = set()  # connections that events come in by
+        self.sources: set[Leaving] = set()  # connections that events come in by
         self.modules = Modules()
         self.adapters: list[Callable[[Any], Any]] = []  # of modules: change an event as it comes in
         self.store = open_store("memory", "")
@@ -140,6 +150,8 @@ class Runtime:
         self._follower: Follower | None = None
         self._owning = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None  # for a store that did not answer at the start
+        self._guarding: asyncio.Task[None] | None = None
+        self._losing: asyncio.Task[None] | None = None
         self.erasing = asyncio.Lock()  # one learner after another
         self.replays = Replays()  # that go on now
 
@@ -300,15 +312,87 @@ class Runtime:
                 said = str(error).removeprefix("roster: ")
                 self.errors.add("roster", f"{said}. Until then everyone is in one course", kind="NotRead")
         if owner:
-            self.workspace.announce(self.url, self.port, self.ingest_url)
+            self._announce()
         else:
-            self._follower = Follower(self.archive, self.pipeline, self.errors, self.workspace.is_owned)
-            self._follower.start()
+            self._follow()
         self.pipeline.start()
         self.meter.start()
         self.started = self.clock()
         # modules and code stay: a full collection that looks at them too holds the loop for 15 ms and more
         gc.freeze()
+
+    def _announce(self) -> None:
+        """Tell others where events go in, and see from now on that they do."""
+        self.workspace.announce(self.url, self.port, self.ingest_url)
+        self.archive.owned = self._owned
+        self._guarding = asyncio.get_running_loop().create_task(self._guard())
+
+    def _follow(self) -> None:
+        self._follower = Follower(self.archive, self.pipeline, self.errors, self.workspace.is_owned)
+        self._follower.start()
+
+    async def _guard(self) -> None:
+        while True:
+            await asyncio.sleep(_GUARD_EVERY)
+            if not self._owned():
+                return
+
+    def _owned(self) -> bool:
+        """Whether this process owns the workspace still; it begins to follow where it doesn't."""
+        before = self.workspace.locked_again
+        if not self.workspace.still_owned():
+            if self._losing is None and self._follower is None:
+                self._losing = asyncio.get_running_loop().create_task(self._lose())
+            return False
+        if self.workspace.locked_again != before:
+            self.errors.add(
+                "workspace lock",
+                f"the file owner.lock of {self.workspace.path} was removed while this process owns it. It is "
+                "made again: nobody had taken the workspace. While a process runs, leave it there",
+                kind="Removed",
+            )
+        return True
+
+    async def _lose(self) -> None:
+        """Follow whoever has taken the workspace: the file of its lock was removed."""
+        owner = self.workspace.find_owner()
+        who = f"process {owner.pid}, which answers at {owner.url}," if owner else "another process"
+        self.errors.add(
+            "workspace lock",
+            f"the file owner.lock of {self.workspace.path} was removed, and {who} has taken the workspace: "
+            "this process follows it from now on. What came in here last and was not acknowledged is not in "
+            "the archive: clients that ask for acknowledgements send it again, others don't",
+            kind="Taken",
+        )
+        try:
+            async with self._owning:
+                if self._follower is None:
+                    await self._leave()
+        finally:
+            self._losing = None
+
+    async def _leave(self) -> None:
+        self.workspace.disown()
+        leaving = [asyncio.ensure_future(source.leave()) for source in list(self.sources)]
+        if leaving:
+            await asyncio.wait(leaving, timeout=_LEAVE_WITHIN)
+        try:
+            async with self.pipeline.committing:
+                await self._hand_over()
+        except (OSError, LOError) as error:
+            self.errors.add("workspace lock", error)
+        self._follow()
+
+    async def _hand_over(self) -> None:
+        """Leave archive and store to another process, and make states of its own from the archive."""
+        store = open_store("memory", "")
+        self.archive.give_up()
+        await self.store.close()
+        self.pipeline.streams = Streams()
+        self.archive.open(writable=False)
+        await take_stock(self.pipeline, store)
+        await self.registry.move(store)
+        self.store = self.pipeline.store = store
 
     def _begin_without(self, error: StoreAwayError) -> None:
         """Take events in, and look for the store until it answers: registrations wait for what it has."""
@@ -381,7 +465,7 @@ class Runtime:
                 raise
             self._follower = None
             self._make_paused_known()
-            self.workspace.announce(self.url, self.port, self.ingest_url)
+            self._announce()
             self.errors.forget("workspace")
             self.pipeline.wake()
             return True
@@ -412,6 +496,12 @@ class Runtime:
     async def stop(self) -> None:
         """Commit what is left, close everything, let go of the workspace."""
         gc.unfreeze()
+        self.archive.owned = self.workspace.still_owned
+        for task in (self._guarding, self._losing):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self._guarding = self._losing = None
         if self._follower is not None:
             await self._follower.stop()
             self._follower = None

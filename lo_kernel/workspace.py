@@ -104,7 +104,9 @@ class Workspace:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.owner = False  # whether this process owns it
+        self.locked_again = 0  # how often the lock's file was gone, and nobody had taken it
         self._lock: FileLock | None = None
+        self._announced = b""
         self._secrets = _Secrets()
 
     @property
@@ -140,7 +142,7 @@ class Workspace:
             if time.monotonic() >= deadline or self._file_owner() is not None:
                 return False
             time.sleep(0.01)
-        self._lock = lock
+        self._lock, self._announced = lock, b""
         (self.path / "owner.json").unlink(missing_ok=True)  # of one that was killed
         return True
 
@@ -166,6 +168,38 @@ class Workspace:
             self.owner = self._acquire()
         return self.owner
 
+    def still_owned(self) -> bool:
+        """Whether this process owns it still: somebody may have removed the lock, and another taken it.
+
+        Where nobody has, it is locked again. Takes some microseconds as a rule.
+        """
+        if not self.owner or self._lock is None:
+            return False
+        if not self._lock.in_place():
+            self.owner = self._own_again(self._lock)
+        return self.owner
+
+    def _own_again(self, lock: FileLock) -> bool:
+        removed = not lock.path.exists()
+        again = FileLock(lock.path)
+        deadline = time.monotonic() + _PROBING
+        try:
+            while not again.acquire():
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.01)  # somebody may only have looked
+        except OSError:  # nor can anybody else take it
+            return True
+        if not removed and self._announced and self._file_text() != self._announced:
+            again.release()  # there was another owner meanwhile
+            return False
+        lock.release()
+        self._lock = again
+        self.locked_again += 1
+        if self._announced:
+            write_private(self.path / "owner.json", self._announced, lasting=False)
+        return True
+
     def disown(self) -> None:
         """Let it go again, and follow."""
         if self._lock is not None:
@@ -188,7 +222,7 @@ class Workspace:
 
     def close(self) -> None:
         """Let go of it."""
-        if self.owner:
+        if self.owner and self._lock is not None and self._lock.in_place():
             (self.path / "owner.json").unlink(missing_ok=True)
         self.disown()
 
@@ -223,7 +257,8 @@ class Workspace:
     def announce(self, url: str, port: int, ingest_url: str) -> None:
         """Tell other processes where the owner's app answers; only by the owner."""
         owner = Owner(os.getpid(), url, time.time(), self._secrets.tokens["notebook"], ingest_url)
-        write_private(self.path / "owner.json", msgspec.json.encode(owner), lasting=False)
+        self._announced = msgspec.json.encode(owner)
+        write_private(self.path / "owner.json", self._announced, lasting=False)
         if self._secrets.last_port != port:
             self._secrets.last_port = port
             self._write_secrets()
@@ -235,10 +270,16 @@ class Workspace:
             return None
         return owner
 
+    def _file_text(self) -> bytes:
+        try:
+            return (self.path / "owner.json").read_bytes()
+        except OSError:
+            return b""
+
     def _file_owner(self) -> Owner | None:
         try:
-            owner = msgspec.json.decode((self.path / "owner.json").read_bytes(), type=Owner)
-        except (OSError, msgspec.MsgspecError):
+            owner = msgspec.json.decode(self._file_text(), type=Owner)
+        except msgspec.MsgspecError:
             return None
         return owner if _alive(owner.pid) else None
 

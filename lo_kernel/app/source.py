@@ -339,6 +339,11 @@ class Source:
             if stream.fence == self._fence:
                 stream.tell = stream.fence = None
 
+    async def leave(self) -> None:
+        """End the connection: events no longer go in here."""
+        if self._close is not None:
+            await self._close()
+
     async def _fence(self) -> None:
         """Take nothing more: the client came back on another connection, and goes on there."""
         self._fenced = True

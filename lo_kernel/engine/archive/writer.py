@@ -72,6 +72,7 @@ class Archive:
         self.last = 0  # number of the newest event, written or not
         self.rejected = 0  # since the start
         self.writable = False  # whether this process writes it
+        self.owned: Callable[[], bool] = lambda: True  # asked before it is written, and before it counts
         self._buffer: list[Line | NumberedLine] = []
         self._rejections: list[bytes] = []
         self._holds_rejections = False  # while their file is written anew
@@ -275,6 +276,7 @@ class Archive:
         """
         if not self.writable:
             raise NotOwnerError("this process follows the archive of another, which alone writes it")
+        self._see_that_owned()
         try:
             if self._buffer:
                 self._write_events()
@@ -285,6 +287,19 @@ class Archive:
                 f"the archive {self.folder} can't be written: {error}. Nothing is lost: events wait in "
                 "memory, and clients are held back, until it can be"
             ) from error
+
+    def _see_that_owned(self) -> None:
+        if not self.owned():
+            raise ArchiveError(
+                f"the archive {self.folder} has another writer now: nothing more goes in here, and nothing "
+                "is acknowledged"
+            )
+
+    def give_up(self) -> None:
+        """Write no more, and drop what waits: another process writes it now."""
+        self.writable = False
+        self._buffer, self._rejections = [], []
+        self.close()
 
     def _write_events(self) -> None:
         if self._file is None or self._file.size >= self.segment_bytes:
@@ -323,6 +338,7 @@ class Archive:
         """
         async with self._syncing:
             newest = self.last
+            self._see_that_owned()
             if self._buffer or self._rejections:
                 self.write()
             if self._unsynced:
@@ -339,6 +355,7 @@ class Archive:
                     raise
                 for file in full:
                     file.close()
+                self._see_that_owned()
             came, self._flushed = newest - self._flushed, newest
             if came < _BUSY or len(self.segments()) > _PLAIN:
                 self._keep()  # compressing takes as long as taking in: it waits for a calmer moment
