@@ -10,13 +10,15 @@ import asyncio
 import concurrent.futures
 import time
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from lo_kernel.bridge import LoopBridge
 
 __all__ = ["Job"]
 
 T = TypeVar("T")
+
+_AS_IN: Final = "rows = await lo.query(...)"
 
 
 class Job(Generic[T]):
@@ -151,6 +153,17 @@ class Job(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         self.awaited = True
         return asyncio.wrap_future(self._future).__await__()
+
+    def __getitem__(self, key: object) -> NoReturn:
+        raise TypeError(f"a job has no items, its result may: write (await ...)[{key!r}], as in {_AS_IN}")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = (
+                "" if name.startswith("_") else f"; its result may: write (await ...).{name}, as in {_AS_IN}"
+            )
+            raise AttributeError(f"a job has no attribute {name!r}{hint}", name=name, obj=self)
 
     def _ipython_display_(self) -> None:
         if self._on_show is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from lo_kernel.notebook.jobs import Job
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lo_kernel.runtime import Runtime
 
 __all__ = ["KeyValueStore"]
+
+T = TypeVar("T")
 
 
 class KeyValueStore:
@@ -30,7 +32,8 @@ class KeyValueStore:
         self._start = start
 
     def __getitem__(self, key: str) -> Awaitable[Any]:
-        return self._bridge.run(self._get(_checked(key)))
+        key = _checked(key)
+        return _Reading(f"lo.kvs[{key!r}]", lambda: self._bridge.run(self._get(key)))
 
     async def _get(self, key: str) -> Any:
         from lo_kernel.engine.keys import reading_of
@@ -40,7 +43,8 @@ class KeyValueStore:
 
     def keys(self, prefix: str = "") -> Awaitable[list[str]]:
         """All keys that start with ``prefix``, sorted."""
-        return self._bridge.run(self._keys(_checked(prefix)))
+        prefix = _checked(prefix)
+        return _Reading(f"lo.kvs.keys({prefix!r})", lambda: self._bridge.run(self._keys(prefix)))
 
     async def _keys(self, prefix: str) -> list[str]:
         from lo_kernel.engine.keys import learners_of
@@ -56,6 +60,23 @@ class KeyValueStore:
 
     def __repr__(self) -> str:
         return f"<store {self._runtime.store.name}: await lo.kvs[key], await lo.kvs.keys(prefix)>"
+
+
+class _Reading(Awaitable[T]):
+    """Something that is read from the store when it is awaited, each time anew."""
+
+    def __init__(self, written: str, read: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._written = written
+        self._read = read
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._read().__await__()
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        raise TypeError(f"nothing is read yet: write (await {self._written})[{key!r}]")
+
+    def __repr__(self) -> str:
+        return f"<not read yet: write await {self._written}>"
 
 
 def _checked(key: str) -> str:

@@ -18,7 +18,7 @@ import msgspec
 
 from lo_kernel.errors import QueryError
 from lo_kernel.query.ports import JSON
-from lo_kernel.query.values import check_json
+from lo_kernel.query.values import check_json, mistaken
 
 __all__ = ["DISPATCHES", "HIDDEN_PARAMETERS", "Dag", "Export", "Node", "Parameter", "Ref"]
 
@@ -142,7 +142,9 @@ class Dag:
             except (msgspec.DecodeError, RecursionError) as error:
                 raise QueryError(f"a query: expected JSON, got text that isn't: {error}") from None
         if not isinstance(source, Mapping):
-            raise QueryError(f"a query: expected a JSON object, got {type(source).__name__}")
+            raise QueryError(
+                f"a query: expected a JSON object, got {type(source).__name__}{mistaken(source)}"
+            )
         check_json(source, f"query {name!r}" if name else "query")
         return _Reader(source, name, other).dag()
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from lo_kernel.errors import LOError, QueryError
 from lo_kernel.query.ports import JSON
 
-__all__ = ["Identity", "check_json", "check_key", "error_value", "identity", "is_error", "path_of", "visible"]
+__all__ = [
+    "Identity",
+    "check_json",
+    "check_key",
+    "error_value",
+    "identity",
+    "is_error",
+    "mistaken",
+    "path_of",
+    "visible",
+]
 
 Identity = tuple[tuple[str, str], ...]
 """Whom a row belongs to: ``(("STUDENT", "tc-u0"), ("RESOURCE", "essay-1"))``."""
@@ -80,7 +90,25 @@ def check_json(value: JSON, what: str) -> None:
                 msgspec.json.encode(here)
             except (TypeError, ValueError) as error:
                 place = f"at {where!r}: " if where else ""
-                raise QueryError(f"{what}: {place}expected JSON, got {here!r:.80}: {error}") from None
+                why = mistaken(here) or f": {error}"
+                raise QueryError(f"{what}: {place}expected JSON, got {here!r:.80}{why}") from None
+
+
+def mistaken(value: Any) -> str:
+    """What to write in the place of a value that people give for a query; empty for others.
+
+    >>> from lo_kernel.query.language import q
+    >>> mistaken(q.call("mean"))
+    "; it isn't called yet: write q.call('mean')(...), with the rows it is for"
+    """
+    name = getattr(value, "__lo_name__", None)
+    if callable(value) and isinstance(name, str):
+        return f"; it isn't called yet: write q.call({name!r})(...), with the rows it is for"
+    if isinstance(value, Awaitable):
+        return "; that is an answer on its way: give the query itself, or await the answer where it is wanted"
+    if callable(value):
+        return "; a function goes by a name: that of a reducer, or q.call(name)(...) for a published one"
+    return ""
 
 
 def _is_text(text: str) -> bool:

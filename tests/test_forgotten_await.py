@@ -1,0 +1,83 @@
+"""What was forgotten to be awaited, or called, says what to write."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from query_parts import Parts, Reducer
+
+from lo_kernel.bridge import LoopBridge
+from lo_kernel.errors import QueryError
+from lo_kernel.notebook.jobs import Job
+from lo_kernel.notebook.store_view import KeyValueStore
+from lo_kernel.query.language import q
+from lo_kernel.runtime import Runtime
+from lo_kernel.settings import Settings
+
+
+async def test_a_job_says_that_its_result_is_awaited() -> None:
+    """Items and attributes of a result, asked of the job, are errors that say how to have the result."""
+
+    async def work() -> list[int]:
+        return [7]
+
+    job: Any = Job("query chars", work(), LoopBridge(asyncio.get_running_loop()))
+    with pytest.raises(TypeError, match=r"write \(await \.\.\.\)\[0\], as in rows = await lo\.query"):
+        job[0]
+    with pytest.raises(TypeError, match="a job has no items"):
+        list(job)
+    with pytest.raises(AttributeError, match=r"write \(await \.\.\.\)\.to_frame, as in rows = await"):
+        job.to_frame()
+    assert not hasattr(job, "_repr_html_")
+    assert job
+    assert (await job)[0] == 7
+
+
+async def test_what_is_read_from_the_store_is_read_when_it_is_awaited(workspace: Path) -> None:
+    """Shown, it says that it isn't read yet, and nothing complains that it was never awaited."""
+    runtime = Runtime(Settings(workspace=str(workspace), port=0, store="memory"))
+    runtime.bind("127.0.0.1", 0)
+    await runtime.start()
+    try:
+        kvs: Any = KeyValueStore(runtime, LoopBridge(asyncio.get_running_loop()))
+        assert repr(kvs["x"]) == "<not read yet: write await lo.kvs['x']>"
+        assert repr(kvs.keys()) == "<not read yet: write await lo.kvs.keys('')>"
+        with pytest.raises(TypeError, match=r"write \(await lo\.kvs\['x'\]\)\['n'\]"):
+            kvs["x"]["n"]
+        reading = kvs["x"]
+        assert await reading is None
+        await kvs.set("x", {"n": 1})
+        assert await reading == {"n": 1}
+        both: Any = await asyncio.gather(kvs["x"], kvs.keys("x"))
+        assert both == [{"n": 1}, ["x"]]
+    finally:
+        await runtime.stop()
+
+
+@pytest.mark.parametrize("place", ["alone", "inside"])
+async def test_what_is_given_for_a_query_says_what_to_give(place: str) -> None:
+    """An answer that isn't there yet, a call that isn't called, and a function are no queries."""
+    parts = Parts(Reducer("chars"), people=1)
+
+    async def work() -> None:
+        return None
+
+    def grade(row: Any) -> Any:
+        return row
+
+    parts.functions.publish("grade")(grade)
+    job = Job("query chars", work(), LoopBridge(asyncio.get_running_loop()))
+    for given, said in (
+        (job, "got .*; that is an answer on its way: give the query itself"),
+        (q.call("mean"), r"write q\.call\('mean'\)\(\.\.\.\)"),
+        (grade, r"write q\.call\('grade'\)\(\.\.\.\)"),
+        (q.latest, "a function goes by a name"),
+    ):
+        with pytest.raises(QueryError, match=said):
+            parts.executor.prepare_one(given if place == "alone" else q.call("mean")(given, "n"))
+    with pytest.raises(QueryError, match=r"a JSON object, got int$"):
+        parts.executor.prepare_one(5)
+    await job
