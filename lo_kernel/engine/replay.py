@@ -65,8 +65,8 @@ def check_replay(
         owner = runtime.workspace.find_owner()
         if owner is None and not runtime.workspace.is_owned():
             raise NotOwnerError(
-                f"the process that owned the workspace {runtime.workspace.path} has ended, so no events go in: "
-                "take it over with await lo.own(), and replay then"
+                f"the process that owned the workspace {runtime.workspace.path} has ended, so no events go "
+                "in: take it over with await lo.own(), and replay then"
             )
         who = f"process {owner.pid}, which answers at {owner.url}" if owner else "another process"
         raise NotOwnerError(
