@@ -171,11 +171,16 @@ class Registration:
         if self.status == "paused":
             return (
                 f"<reducer {self.id!r} of {self.context}: paused, {_events(self.behind)} behind; "
-                "run the cell that defines it to go on>"
+                f"{self.to_go_on} to go on>"
             )
         progress = f", {self.done:,} of {self.total:,}" if self.status == "catching up" else ""
         count = f"{_events(self.events)} since the start"
         return f"<reducer {self.id!r} of {self.context}: {self.status}{progress}, {count}{self.failed_text}>"
+
+    @property
+    def to_go_on(self) -> str:
+        """What to do where its code isn't there: that of the ready-made overview stands in no cell."""
+        return "call lo.overview()" if self.module == "overview" else "run the cell that defines it"
 
     @property
     def failed_text(self) -> str:

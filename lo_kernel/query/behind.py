@@ -9,22 +9,26 @@ from lo_kernel.query.ports import Registration
 
 __all__ = ["Behind", "behind"]
 
+_CELL = "run the cell that defines it"
+
 
 @dataclass(frozen=True, slots=True)
 class Behind:
     """Why the states of a reducer are behind, and by how many events.
 
     ``status`` is ``paused`` (its code isn't registered in this process), ``replaced`` (the code before
-    answers while the new one goes through the past), or what else the reducer is, as ``catching up``.
+    answers while the new one goes through the past), or what else the reducer is, as ``catching up``;
+    ``to_go_on`` is what to do about one that is paused.
     """
 
     status: str
     events: int = 0
+    to_go_on: str = _CELL
 
     def __str__(self) -> str:
         events = f"{self.events:,} event{'s'[: self.events != 1]}"
         if self.status == "paused":
-            return f"paused, {events} came since; run the cell that defines it to go on"
+            return f"paused, {events} came since; {self.to_go_on} to go on"
         if self.status == "replaced":
             return f"the code before answers; the new one has {events} to go"
         return f"{self.status}, {events} to go"
@@ -45,4 +49,5 @@ def _mark(registration: Registration) -> Behind | None:
         return Behind("replaced", to_go)
     if getattr(registration, "answering", False) and status == "waiting":
         return None  # the same code, registered again: nothing has to run
-    return Behind(status, max(to_go, getattr(registration, "behind", 0)))
+    again = getattr(registration, "to_go_on", _CELL)
+    return Behind(status, max(to_go, getattr(registration, "behind", 0)), again)
