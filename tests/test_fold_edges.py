@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from conftest import StartKernel
-from event_files import SOURCE, study_log
+from event_files import SOURCE, study_event, study_log, study_text
 from IPython.lib.pretty import pretty
 
 from lo_kernel.engine.fold import fold
-from lo_kernel.engine.keys import EventField, Scope
+from lo_kernel.engine.keys import EventField, KeyField, Scope
 from lo_kernel.engine.reducers import kvs_pipeline
+from lo_kernel.notebook.folded import FoldedStates
 
 
 def fails(event: Any, state: Any) -> Any:
@@ -175,3 +176,32 @@ async def test_who_and_what_is_there_instead_is_said(tmp_path: Path) -> None:
         assert repr(report).splitlines()[-1].endswith(f"there is: context '{SOURCE}'")
     report = (await fold(count, path, learner="tc-testcase-u1")).report
     assert "asked for" not in repr(report)
+
+
+async def test_states_are_rows_and_a_frame(tmp_path: Path) -> None:
+    """What a fold in a notebook gives is the dict that it was, with rows as a query gives them beside it."""
+
+    @kvs_pipeline(null_state=None, scope=Scope([KeyField.STUDENT, EventField("doc_id"), EventField("item")]))
+    def count(event: Any, state: Any) -> Any:
+        if event["client"]["i"] == 5:
+            raise ValueError("five")
+        return {"n": (state or {"n": 0})["n"] + 1, "student": "own"}, False
+
+    path = tmp_path / "x.study.log"
+    path.write_text(
+        "".join(study_text(study_event(n, doc_id="d,1", item=n % 2)) for n in range(6)) + "oops\n"
+    )
+    folded = await fold(count, path)
+    states = FoldedStates.of(folded)
+    assert states == folded
+    assert isinstance(states, dict)
+    assert states.rows == [
+        {"student": "tc-testcase-u0", "document": "d,1", "item": "0", "n": 3, "state.student": "own"},
+        {"student": "tc-testcase-u0", "document": "d,1", "item": "1", "n": 2, "state.student": "own"},
+    ]
+    assert list(states.to_frame("pandas").columns) == states.rows.columns
+    for said in (repr(states.rows), repr(states)):
+        assert "1 left out: not_json" in said
+        assert "The reducer failed at 1 of 6 events" in said
+    plain = FoldedStates.of(await fold(lambda event, state: ((state or 0) + 1, False), path))
+    assert plain.rows == [{"student": "tc-testcase-u0", "value": 6}]

@@ -42,13 +42,16 @@ class Folded(dict[str, Any]):
 
     @property
     def note(self) -> str:
-        """What a reader of the states has to know; empty where the reducer never failed."""
-        if not self.failures:
-            return ""
-        return (
-            f"The reducer failed at {self.failures:,} of {self.report.events:,} events: these states are "
-            f"without them (.errors has more). The first: {self.errors[0]}"
-        )
+        """What a reader of the states has to know: at how many events the reducer failed, and what else of
+        the files isn't in them; empty where all is well.
+        """
+        _, *lines = repr(self.report).splitlines()
+        if self.failures:
+            lines.append(
+                f"The reducer failed at {self.failures:,} of {self.report.events:,} events: these states are "
+                f"without them (.errors has more). The first: {self.errors[0]}"
+            )
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         return "\n".join(text for text in (super().__repr__(), self.note) if text)

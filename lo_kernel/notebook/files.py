@@ -85,7 +85,8 @@ class FileVerbs(Verbs):
         The reducer need not be registered. ``context`` takes the events of that source alone (``None``:
         all of them); the rest is as in :meth:`replay`. What is given is a ``dict`` with ``.report`` (what was
         read), ``.failures`` (at how many events the reducer failed) and ``.errors`` (the first of those, each
-        with its file and line); a failure is in ``lo.errors``, too.
+        with its file and line); a failure is in ``lo.errors``, too. ``.rows`` are the states as rows, as of
+        a query, and ``.to_frame()`` makes a frame of them.
         """
         from lo_kernel.engine.fold import check_fold, fold
 
@@ -112,9 +113,10 @@ class FileVerbs(Verbs):
 
         async def work() -> Any:
             from lo_kernel.engine.keys import reading_of
+            from lo_kernel.notebook.folded import FoldedStates
 
             runtime.errors.forget(name)
-            states = await folding
+            states = FoldedStates.of(await folding)
             if states.first_error is not None:
                 entry = runtime.errors.add(name, states.first_error, event=states.first_event)
                 entry.count = states.failures
