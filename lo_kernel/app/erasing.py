@@ -153,9 +153,13 @@ async def _erase(runtime: Runtime, begun: Unfinished) -> Erased:
 
 
 async def _begun(runtime: Runtime, student: str) -> int:
-    """Have no file that is known here bring them back; gives the number of the newest event by now."""
+    """Have no file that is known here bring them back, and no count of a stream go back with what they sent.
+
+    Gives the number of the newest event by now.
+    """
     await asyncio.to_thread(note_erased, journal_of(runtime.workspace.path), student)
     runtime.replays.leave_out(student)
+    await runtime.pipeline.streams.keep(runtime.store)
     return runtime.archive.last
 
 

@@ -159,6 +159,7 @@ class Source:
             if len(numbers) < len(given):  # some are from before a crash, and sent again
                 bodies = list(compress(bodies, given))
                 raws = list(compress(raws, given))
+                self._passed(stream)
         if bodies:
             pipeline.take_array(sender, bodies, raws, self.runtime.clock(), numbers)
             if stream is not None and numbers:
@@ -209,7 +210,17 @@ class Source:
 
     def _number(self) -> int | None:
         """The number of an event in its stream; 0 where it is on disk already, ``None`` without a stream."""
-        return None if self.stream is None else (self.stream.next() or 0)
+        stream = self.stream
+        if stream is None:
+            return None
+        number = stream.next()
+        if number is None:
+            self._passed(stream)
+        return number or 0
+
+    def _passed(self, stream: Stream) -> None:
+        self.runtime.pipeline.streams.passed(stream)
+        self.runtime.pipeline.wake()
 
     def _accept(
         self, sender: Sender, body: dict[str, Any], raw: bytes, time: float, number: int | None

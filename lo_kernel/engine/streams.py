@@ -4,15 +4,21 @@ A client that names its stream has its events counted there, from 1 on, those to
 number goes into the archive's line (or that in ``rejected/``), so that a crash loses no count; the store
 holds the counts up to an archive position, so that a start reads the tail alone. After a crash a number
 may be on disk while an earlier one is not: it is remembered, and taken for held when it is sent again.
+
+A count never goes back below what was noted beside the store (:mod:`~lo_kernel.engine.acknowledged`): what
+isn't found below it is lost, and no number for something new.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
+from lo_kernel.engine.acknowledged import Notes, Place, stream_key
 from lo_kernel.engine.store import Commit, ReducerRow, Store
 from lo_kernel.errors import LOError
 
@@ -20,11 +26,23 @@ __all__ = ["Stream", "Streams"]
 
 _ROW = "lo_kernel.streams"
 _GENERATION = -2
+_NOTE_EVERY = 100  # events of a stream between two notes of its count
+_SLICE = 1000  # counts that are read at a time
 
 
-class _Stored(msgspec.Struct):
+class _Stored(msgspec.Struct, omit_defaults=True):
     n: int
     held: list[int] = []
+    noted: int = 0  # beside the store
+
+
+_decode = msgspec.json.Decoder(_Stored).decode
+
+
+def _merged(*texts: bytes | None) -> _Stored:
+    """What is stored of a stream, also under the name that it had in stores before."""
+    found = [_decode(text) for text in texts if text is not None]
+    return max(found, key=lambda each: each.n) if found else _Stored(0)
 
 
 class _Rejected(msgspec.Struct):
@@ -35,10 +53,24 @@ class _Rejected(msgspec.Struct):
 class Stream:
     """One stream. ``synced`` is the number of its events that are on disk, without a gap."""
 
-    __slots__ = ("above", "count", "fence", "first_held", "held", "id", "synced", "tell", "users")
+    __slots__ = (
+        "above",
+        "count",
+        "fence",
+        "first_held",
+        "held",
+        "id",
+        "key",
+        "noted",
+        "synced",
+        "tell",
+        "users",
+    )
 
     def __init__(self, stream_id: str, count: int = 0, held: Iterable[int] = ()) -> None:
         self.id = stream_id
+        self.key = stream_key(stream_id)
+        self.noted = 0  # the count that is noted beside the store
         self.count = self.synced = count  # numbers given; numbers on disk
         self.held = set(held)  # on disk, above the count
         self.first_held: int | None = None  # the first number that waits, with its event, for an identity
@@ -66,27 +98,35 @@ class Streams:
 
     def __init__(self) -> None:
         self.position = 0  # archive and rejections are counted up to here
-        self.rejected_at = 0
-        self._streams: dict[str, Stream] = {}
-        self._stored: dict[str, _Stored] = {}  # found at the start, not asked for yet
+        self._rejected_at = Place()
+        self._noted_at = Place()  # what is noted up to here is in the store
+        self._streams: dict[str, Stream] = {}  # by key
+        self._stored: dict[str, _Stored] = {}  # on their way to the store, and nobody's now
+        self._loose: set[str] = set()  # keys of those that have to be told to it again
         self._changed: set[Stream] = set()  # not in the store yet
         self._unsynced: set[Stream] = set()
+        self._let_go: list[Stream] = []  # with the commit that is on its way
+        self._rejected: Path | None = None
+        self._notes: Notes | None = None
 
     # -- counting ------------------------------------------------------------------------------
 
     async def open(self, stream_id: str, store: Store) -> Stream:
         """The stream of this name; its counts come from the store where it isn't in memory."""
-        stream = self._streams.get(stream_id)
+        key = stream_key(stream_id)
+        stream = self._streams.get(key)
         if stream is None:
-            text = None
-            stored = self._stored.pop(stream_id, None)
+            changed = True
+            stored = self._stored.pop(key, None)
             if stored is None:
-                text = (await store.get_many(_GENERATION, [stream_id]))[0]
-                stored = msgspec.json.decode(text, type=_Stored) if text is not None else _Stored(0)
-                stream = self._streams.get(stream_id)  # another connection may have been quicker
+                stored = _merged(*await store.get_many(_GENERATION, [key, stream_id]))
+                changed = False
+                stream = self._streams.get(key)  # another connection may have been quicker
             if stream is None:
-                stream = self._streams[stream_id] = Stream(stream_id, stored.n, stored.held)
-                if text is None and stored.n:
+                stream = self._streams[key] = Stream(stream_id, stored.n, stored.held)
+                stream.noted = stored.noted
+                self._loose.discard(key)
+                if changed and stored.n:
                     self._changed.add(stream)
         stream.users += 1
         return stream
@@ -98,13 +138,20 @@ class Streams:
             return
         if stream.count:
             self._changed.add(stream)  # the next commit lets go of it
-        elif self._streams.get(stream.id) is stream:  # it never brought anything
-            del self._streams[stream.id]
+            if stream.synced > stream.noted:
+                self._note([stream])
+        elif self._streams.get(stream.key) is stream:  # it never brought anything
+            del self._streams[stream.key]
 
     def put(self, stream: Stream, number: int) -> None:
         """An event of a stream was given to the archive."""
         if stream.first_held is not None and number > stream.first_held:
             stream.above.add(number)
+        self._changed.add(stream)
+        self._unsynced.add(stream)
+
+    def passed(self, stream: Stream) -> None:
+        """An event of a stream came that is on disk already: it is acknowledged with the next sync."""
         self._changed.add(stream)
         self._unsynced.add(stream)
 
@@ -123,14 +170,45 @@ class Streams:
         """The disk didn't take it."""
         self._unsynced.update(stream for stream, _ in marks)
 
-    @staticmethod
-    def synced(marks: Iterable[tuple[Stream, int]]) -> None:
+    def synced(self, marks: Iterable[tuple[Stream, int]]) -> None:
         """It is on disk: who wants to know is told."""
+        due = []
         for stream, count in marks:
             if count > stream.synced:
                 stream.synced = count
                 if stream.tell is not None:
                     stream.tell()
+                if count - stream.noted >= _NOTE_EVERY or not stream.users:
+                    due.append(stream)
+        if due:
+            self._note(due)
+
+    def _note(self, streams: Iterable[Stream]) -> None:
+        """Note the counts that are on disk; where that fails, the next time does it."""
+        if self._notes is None:
+            return
+        with contextlib.suppress(OSError):
+            self._notes.add({stream.key: stream.synced for stream in streams})
+            for stream in streams:
+                stream.noted = stream.synced
+
+    async def keep(self, store: Store) -> None:
+        """Note all counts, on disk: lines of the archive that say them are about to go.
+
+        Raises ``OSError``, and :class:`~lo_kernel.errors.StoreError`.
+        """
+        if self._notes is None:
+            return
+        counts: dict[str, int] = {}
+        keys = await store.keys(_GENERATION)
+        for start in range(0, len(keys), _SLICE):
+            part = keys[start : start + _SLICE]
+            for name, text in zip(part, await store.get_many(_GENERATION, part), strict=True):
+                key = name if name[:1] == "#" and len(name) == 33 else stream_key(name)
+                counts[key] = max(_merged(text).n, counts.get(key, 0))
+        for stream in self._streams.values():
+            counts[stream.key] = max(stream.synced, counts.get(stream.key, 0))
+        await asyncio.to_thread(self._notes.add, counts, sync=True)
 
     # -- in the store --------------------------------------------------------------------------
 
@@ -138,21 +216,29 @@ class Streams:
         """Find out up to where the store has counted."""
         for row in await store.rows():
             if row.id == _ROW:
-                self.position = row.position
-                self.rejected_at = row.ahead.get("rejected", 0)
+                self.position, ahead = row.position, row.ahead.get
+                self._rejected_at = Place(ahead("rejected", 0), ahead("rejected_check", 0))
+                self._noted_at = Place(ahead("noted", 0), ahead("noted_check", 0))
 
     def commit(self, position: int, rejected_at: int) -> Commit | None:
         """What to write so that the store stands at these places; ``None`` where nothing changed."""
-        if not self._changed:
+        if not self._changed and not self._loose:
             return None
-        self.position, self.rejected_at = position, rejected_at
-        states: dict[str, bytes] = {}
+        self.position = position
+        if self._rejected is not None and rejected_at != self._rejected_at.at:
+            self._rejected_at = Place.of(self._rejected, rejected_at)
+        if self._notes is not None:
+            self._noted_at = self._notes.end()
+        states = {key: msgspec.json.encode(self._stored[key]) for key in self._loose}
+        self._loose = set()
+        self._let_go = []
         for stream in self._changed:
-            held = sorted(stream.held | stream.above)
-            states[stream.id] = msgspec.json.encode(_Stored(stream.whole, held))
+            stored = _Stored(stream.whole, sorted(stream.held | stream.above), stream.noted)
+            states[stream.key] = msgspec.json.encode(stored)
             if not stream.users:
-                self._streams.pop(stream.id, None)
-                self._stored[stream.id] = _Stored(stream.whole, held)
+                self._streams.pop(stream.key, None)
+                self._stored[stream.key] = stored
+                self._let_go.append(stream)
         self._changed = set()
         row = ReducerRow(
             id=_ROW,
@@ -162,25 +248,34 @@ class Streams:
             code="1",
             generation=_GENERATION,
             position=position,
-            ahead={"rejected": rejected_at},
+            ahead={
+                "rejected": self._rejected_at.at,
+                "rejected_check": self._rejected_at.check,
+                "noted": self._noted_at.at,
+                "noted_check": self._noted_at.check,
+            },
         )
         return Commit(_GENERATION, states, row)
 
     def saved(self, commit: Commit) -> None:
-        """The store has it."""
-        for stream_id in commit.states:
-            self._stored.pop(stream_id, None)
+        """The store has it, and the disk what it counts."""
+        for key in commit.states:
+            if key not in self._loose:
+                self._stored.pop(key, None)
+        due = [stream for stream in self._let_go if stream.synced > stream.noted]
+        self._let_go = []
+        if due:
+            self._note(due)
 
     def unsaved(self, commit: Commit) -> None:
         """The store didn't take a commit: it comes again with the next."""
-        for stream_id in commit.states:
-            stream = self._streams.get(stream_id)
-            if stream is None:
-                stored = self._stored.pop(stream_id, None)
-                if stored is None:
-                    continue
-                stream = self._streams[stream_id] = Stream(stream_id, stored.n, stored.held)
-            self._changed.add(stream)
+        self._let_go = []
+        for key in commit.states:
+            stream = self._streams.get(key)
+            if stream is not None:
+                self._changed.add(stream)
+            elif key in self._stored:
+                self._loose.add(key)
 
     # -- after a start -------------------------------------------------------------------------
 
@@ -190,34 +285,57 @@ class Streams:
         ``found`` has the numbers by stream in the archive's tail; those of rejections are read here.
         Gives how many streams had any.
         """
-        for stream_id, number in _read_rejected(rejected, self.rejected_at):
+        self._rejected = rejected
+        self._notes = Notes(rejected.parent.parent / "acknowledged.jsonl")
+        noted = await asyncio.to_thread(self._notes.read, self._noted_at)
+        for stream_id, number in _read_rejected(rejected, self._rejected_at.found(rejected)):
             found.setdefault(stream_id, set()).add(number)
-        if not found:
+        if not found and not noted:
             return 0
-        names = list(found)
+        names = {stream_key(name): name for name in found}
+        asked = list({**names, **noted})
         try:
-            texts = await store.get_many(_GENERATION, names)
+            texts = await store.get_many(_GENERATION, asked)
+            before = await store.get_many(_GENERATION, list(names.values()))
         except LOError:
-            self.position = self.rejected_at = 0  # not known: the next start counts again
+            self.position, self._rejected_at, self._noted_at = (
+                0,
+                Place(),
+                Place(),
+            )  # the next start counts again
             raise
-        for name, text in zip(names, texts, strict=True):
-            stored = msgspec.json.decode(text, type=_Stored) if text is not None else _Stored(0)
-            held = {number for number in {*stored.held, *found[name]} if number > stored.n}
-            count = stored.n
-            while count + 1 in held:
-                count += 1
-                held.discard(count)
-            stream = self._streams[name] = Stream(name, count, held)
+        older = dict(zip(names, before, strict=True))
+        for key, text in zip(asked, texts, strict=True):
+            stored = _merged(text, older.get(key))
+            told = noted.get(key, 0)
+            least = max(stored.n, told)
+            stored.noted = max(stored.noted, told)
+            if key not in names:
+                if least > stored.n:
+                    self._stored[key] = _Stored(*_counted(least, stored.held), stored.noted)
+                    self._loose.add(key)
+                continue
+            stream = Stream(names[key], *_counted(least, [*stored.held, *found[names[key]]]))
+            stream.noted = stored.noted
+            self._streams[key] = stream
             self._changed.add(stream)
         return len(names)
+
+
+def _counted(least: int, numbers: Iterable[int]) -> tuple[int, list[int]]:
+    """A count, as far as numbers go on from it without a gap, and those behind that."""
+    held, count = {number for number in numbers if number > least}, least
+    while count + 1 in held:
+        count += 1
+        held.discard(count)
+    return count, sorted(held)
 
 
 def _read_rejected(path: Path, start: int) -> Iterable[tuple[str, int]]:
     decode = msgspec.json.Decoder(_Rejected).decode
     try:
         with path.open("rb") as file:
-            if path.stat().st_size >= start:
-                file.seek(start)
+            file.seek(start)
             for line in file:
                 try:
                     entry = decode(line)
