@@ -321,7 +321,7 @@ def test_an_unknown_kind_raises() -> None:
 
 
 async def test_the_first_display_holds_the_answer() -> None:
-    """The first bundle is the answer as it is, without PNG or HTML, and says that it is live and where."""
+    """The first bundle is the answer as it is, without PNG or HTML, and says of when it is and where."""
     paper, answer = Paper(), Answer(3, 1)
     _, chart = make(paper, answer)
     chart.show()
@@ -329,7 +329,7 @@ async def test_the_first_display_holds_the_answer() -> None:
     assert set(paper.first[0]) == {MIME, PLAIN}
     assert drawn(paper.first[0][MIME]) == ["sim-01: 3", "sim-02: 1"]
     (second,) = paper.first[0][MIME]["title"]["subtitle"]
-    assert re.fullmatch(r"2 learners · live, as of \d\d:\d\d:\d\d · http://127.0.0.1:9999/", second)
+    assert re.fullmatch(r"2 learners · as of \d\d:\d\d:\d\d · http://127.0.0.1:9999/", second)
     chart.stop()
 
 

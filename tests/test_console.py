@@ -72,7 +72,7 @@ def test_a_console_shows_card_and_chart_as_text(terminal: Open) -> None:
     typed(console, "await lo.simulate(students=3, seconds=0.25, speed=40, seed=1)", r"In \[4\]:")
     table = typed(console, "lo.dashboard('seen')", r"In \[5\]:")
     assert re.search(
-        r"3 learners · live, as of [\d:]+ · http://127.*student +count\nsim-0\d +\d+ +█+\n", table, re.DOTALL
+        r"3 learners · as of [\d:]+ · http://127.*student +count\nsim-0\d +\d+ +█+\n", table, re.DOTALL
     )
     more = typed(console, "await lo.simulate(students=3, seconds=0.25, speed=40, seed=2)", r"In \[6\]:")
     assert "█" not in more

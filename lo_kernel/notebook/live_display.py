@@ -272,9 +272,9 @@ class LiveDisplay:
 
     def _bundle(self, *, placeholder: bool, reason: str = "") -> Bundle:
         rows: list[Row] = list(self._rows or [])
-        # With the time of day, because a reload of the browser and the saved document keep this as it is.
+        # Only what stays true: a reload of the browser, a restart of the kernel and the document keep this.
         now = time.strftime("%H:%M:%S")
-        state = f"{reason} at {now}" if reason else f"live, as of {now}"
+        state = f"{reason} at {now}" if reason else f"as of {now}"
         lines = [" · ".join(filter(None, [self.chart.counted(rows), state, self.address]))]
         if self._problem:
             lines.append(f"the answer failed: {' '.join(self._problem.split())[:100]}")
