@@ -10,7 +10,8 @@ import pytest
 from query_parts import Parts, Reducer
 
 from lo_kernel.bridge import LoopBridge
-from lo_kernel.errors import QueryError
+from lo_kernel.errors import LOError, QueryError
+from lo_kernel.notebook.chart_verbs import ChartVerbs
 from lo_kernel.notebook.jobs import Job
 from lo_kernel.notebook.store_view import KeyValueStore
 from lo_kernel.query.language import q
@@ -53,6 +54,23 @@ async def test_what_is_read_from_the_store_is_read_when_it_is_awaited(workspace:
         assert await reading == {"n": 1}
         both: Any = await asyncio.gather(kvs["x"], kvs.keys("x"))
         assert both == [{"n": 1}, ["x"]]
+    finally:
+        await runtime.stop()
+
+
+async def test_a_dashboard_of_what_is_no_query_says_what_to_give(workspace: Path) -> None:
+    """A call that isn't called yet isn't taken for a reducer that isn't registered; nor is an answer."""
+    runtime = Runtime(Settings(workspace=str(workspace), port=0, store="memory"))
+    runtime.bind("127.0.0.1", 0)
+    await runtime.start()
+    try:
+        bridge = LoopBridge(asyncio.get_running_loop())
+        verbs, job = ChartVerbs(runtime, bridge), Job("query n", asyncio.sleep(0), bridge)
+        with pytest.raises(LOError, match=r"it isn't called yet: write q\.call\('mean'\)\(\.\.\.\)"):
+            verbs.dashboard(q.call("mean"), embed="page")
+        with pytest.raises(QueryError, match="got Job; that is an answer on its way"):
+            verbs.dashboard(job, embed="page")
+        await job
     finally:
         await runtime.stop()
 

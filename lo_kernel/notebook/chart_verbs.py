@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lo_kernel.errors import LOError
 from lo_kernel.notebook.verbs import Verbs
+from lo_kernel.query.values import mistaken
 
 if TYPE_CHECKING:
     from lo_kernel.app.dashboards import Dashboard
@@ -152,6 +153,8 @@ class ChartVerbs(Verbs):
         for registration in self._runtime.registry:
             if registration.function is function:
                 return registration.id
+        if isinstance(getattr(function, "__lo_name__", None), str):
+            raise LOError(f"expected a reducer or a query, got a function for one{mistaken(function)}")
         raise LOError(
             f"{getattr(function, '__name__', function)!r} is not registered: add it with lo.add_reducer(id, "
             "function), or write @lo.reducer(...) above it"
