@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -177,6 +178,12 @@ def parse_time(value: Any) -> float | None:
 
 def _written(text: str) -> float | None:
     """The time of a text that is a date, maybe with a time of day."""
+    if text.isdigit() and len(text) not in (8, 14):
+        return None
+    if text[4:5] == "-":  # as nearly all are
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(text)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     try:
         if digits := _DIGITS.fullmatch(text):  # as seconds these were days of 1970, as milliseconds far away
             moment = datetime(*(int(part) for part in digits.groups() if part), tzinfo=UTC)  # type: ignore[misc,arg-type]
