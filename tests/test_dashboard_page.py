@@ -22,6 +22,7 @@ from lo_kernel.app.dashboards import Dashboard, Panel
 from lo_kernel.app.overview import add_overview
 from lo_kernel.app.typists import typists
 from lo_kernel.engine.reducers import student_event_reducer
+from lo_kernel.modules.module import Module
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
@@ -557,9 +558,10 @@ async def test_a_course_is_chosen(settings: Settings, open_browser: OpenBrowser,
 
 
 async def test_it_works_behind_a_proxy_with_a_prefix(classroom: Settings, open_browser: OpenBrowser) -> None:
-    """Scripts, answers, sockets and links stay below the prefix that a proxy puts before the app."""
+    """Scripts, answers, sockets and links, of home too, stay below the prefix that a proxy puts before it."""
     async with running_app(classroom) as runtime, proxied(runtime, "/user/ann/proxy/9999/") as address:
         add_board(runtime)
+        runtime.modules.add(Module("ours", "Ours", "1.0", reducers=["count"], queries=["counts"]))
         await send(runtime, "ann", "bo", "cy")
         async with open_browser() as browser:
             page = await browser.new_page()
@@ -569,6 +571,8 @@ async def test_it_works_behind_a_proxy_with_a_prefix(classroom: Settings, open_b
             await page.click("a.home")
             await page.wait_for_selector("#dashboards a")
             assert page.url == address
+            assert await page.inner_text("#dashboards span") == "board, 1 panel, of the notebook"
+            assert await page.inner_text("#modules span") == "ours 1.0 · 1 reducer, 1 query"
             await page.click("#dashboards a")
             await shows(page, 0, ["Ann Arbor", "Bo Derek", "Cy Young"])
 

@@ -154,6 +154,7 @@ def overview(runtime: Runtime) -> dict[str, Any]:
         "courses": runtime.rosters.courses(),
         "dashboards": [
             {
+                "id": board.id,
                 "title": board.title,
                 "url": f"dashboards/{board.id}",
                 "panels": len(board.panels),

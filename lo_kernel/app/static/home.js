@@ -21,9 +21,9 @@ function tile([name, value]) {
   return element("div", {}, element("dt", {}, name), element("dd", {}, figure(value)));
 }
 
-function link({ title, url, panels, source }) {
+function link({ id, title, url, panels, source }) {
   const from = source === "notebook" ? "of the notebook" : source && source !== title && `of ${source}`;
-  const note = [panels && counted(panels, "panel"), from];
+  const note = [id, panels && counted(panels, "panel"), from];
   return element("li", {}, element("a", { href: access.link(url) }, title), element("span", {}, note.filter(Boolean).join(", ")));
 }
 
@@ -42,7 +42,7 @@ function reducer({ id, context, status, done, total, events, errors, last_error 
 
 function module({ name, title, version, reducers, queries, error, problems, not_served }) {
   const wrong = error ? [`could not be loaded: ${error}`] : [...problems, ...not_served.map((what) => `not served: ${what}`)];
-  const has = error ? "" : `${reducers} reducers, ${queries} queries`;
+  const has = error ? "" : `${counted(reducers, "reducer")}, ${counted(queries, "query", "queries")}`;
   return element(
     "li",
     { class: error ? "failing" : "" },
