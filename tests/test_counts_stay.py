@@ -74,6 +74,20 @@ async def test_an_erasure_gives_no_number_back(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+async def test_a_new_store_hears_of_streams_that_no_line_names(settings: Settings) -> None:
+    """All that a stream brought was erased: its count comes from the notes, and is in the store then."""
+    async with running(settings) as runtime:
+        await told(runtime, 0, who("ada"), typed(1))
+        await erase(runtime, "tc-testcase-ada")
+    lose_store(settings)
+    async with running(settings):
+        pass
+    (settings.workspace_path / "acknowledged.jsonl").unlink()
+    async with running(settings) as runtime:
+        await told(runtime, 2)
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 async def test_rejected_lines_count_after_an_erasure_has_moved_them(settings: Settings) -> None:
     """The store knows a place in a file that is another now: what it never heard of is read all the same."""
     async with running(settings) as runtime:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from lo_kernel.engine.halves import mended
 from lo_kernel.errors import EventError
 
-__all__ = ["decode_array", "kind_of", "parse", "parse_frame"]
+__all__ = ["decode_array", "elements", "kind_of", "parse", "parse_frame"]
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode = msgspec.json.Decoder().decode
 decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -19,7 +21,7 @@ def parse(data: bytes, decode: Callable[[bytes], Any] = _decode) -> Any:
     """What a text says; :class:`~lo_kernel.errors.EventError` where it isn't JSON."""
     try:
         return decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise EventError(
             f"expected one JSON object per frame, got {_excerpt(data)}, which is not JSON: {error}",
             reason="not_json",
@@ -34,6 +36,33 @@ def parse_frame(data: bytes) -> Any:
         if data.lstrip()[:1] != b"[":
             raise
     return [None] * len(parse(data, decode_array))
+
+
+def elements(data: bytes, *, text: bool = True) -> Sequence[bytes | msgspec.Raw] | None:
+    """What a frame holds that is refused: the elements of an array, else the frame itself.
+
+    ``None`` where it can't be known: of an array that isn't JSON, or of anything that is neither JSON nor
+    ``text``.
+
+    >>> [bytes(each) for each in elements(b'[1, {"a": 2}]')], elements(b"oops"), elements(b"[oops")
+    ([b'1', b'{"a": 2}'], [b'oops'], None)
+    """
+    start = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] != b"[":
+        try:
+            if not text:
+                _decode(start)
+        except _UNREADABLE:
+            return None
+        return [data]
+    try:
+        return decode_array(start)
+    except _UNREADABLE:
+        whole = mended(start)
+    try:
+        return decode_array(whole) if whole is not None else None
+    except _UNREADABLE:
+        return None
 
 
 def _excerpt(data: bytes) -> str:

@@ -26,6 +26,7 @@ from lo_kernel.app.source import (
     Send,
     Source,
     Terminate,
+    Uncounted,
     all_plain,
 )
 from lo_kernel.errors import EventError, LOError
@@ -171,7 +172,7 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
                     await asyncio.sleep(0)
             elif message.type is WSMsgType.BINARY:
                 take()
-                await source.reject(
+                await source.refuse(
                     message.data,
                     EventError("expected a text frame with JSON, got a binary one", reason="binary"),
                 )
@@ -185,6 +186,8 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
         await ws.close()
     except Fenced:
         await ws.close()
+    except Uncounted as error:
+        await ws.close(code=error.code, message=str(error).encode())
     finally:
         take()
 

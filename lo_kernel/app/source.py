@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from lo_kernel.app.blobs import blob_key, fetch_blob, save_blob
-from lo_kernel.app.frames import decode_array, kind_of, parse, parse_frame
+from lo_kernel.app.frames import decode_array, elements, kind_of, parse, parse_frame
 from lo_kernel.engine.events import Identity, Sender, guest, identify
 from lo_kernel.engine.halves import mended
 from lo_kernel.engine.streams import Stream
@@ -29,6 +29,7 @@ __all__ = [
     "Send",
     "Source",
     "Terminate",
+    "Uncounted",
     "all_plain",
 ]
 
@@ -55,6 +56,17 @@ class Terminate(Exception):
 
 class Fenced(Exception):
     """A newer connection goes on with the stream of this one."""
+
+
+class Uncounted(Exception):
+    """A frame was refused, and how many events of the stream it had can't be known.
+
+    The client has to come back, and go on from the count that it is told; ``code`` is the one to close with.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the events of a frame can't be counted: come back, and send what comes after n")
+        self.code = {"too_large": 1009, "binary": 1003}.get(reason, 1007)
 
 
 class Source:
@@ -84,7 +96,7 @@ class Source:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def receive(self, data: bytes) -> None:
-        """Take one frame; raises :class:`Terminate` where the client wants to end."""
+        """Take one frame; raises :class:`Terminate` where the client wants to end, and :class:`Uncounted`."""
         if self._fenced:
             raise Fenced
         try:
@@ -107,7 +119,7 @@ class Source:
                     reason="not_an_object",
                 )
         except EventError as error:
-            await self.reject(data, error)
+            await self.refuse(data, error)
             return
         if type(body) is list:
             await self.receive_array(data, body)
@@ -427,6 +439,35 @@ class Source:
 
     # -- what is no event ----------------------------------------------------------------------
 
+    async def refuse(self, data: bytes, error: EventError) -> None:
+        """Keep a frame of which nothing is taken; each event in it counts in the stream, if there is one.
+
+        Raises :class:`Uncounted`.
+        """
+        if self.stream is None or error.reason in _COMMANDS:
+            await self.reject(data, error)
+            return
+        parts = elements(data, text=error.reason != "binary")
+        if parts is None:
+            self._put_away(data, error, None)
+            await self._complain(error, always=True)
+            raise Uncounted(error.reason)
+        before = self.errors // 100
+        for count, part in enumerate(parts, 1):
+            raw = bytes(part)
+            self._put_away(raw, error, self._number() if _counts(raw) else None)
+            if count % TURN == 0:
+                if self.runtime.pipeline.full:
+                    await self.runtime.pipeline.room()
+                await asyncio.sleep(0)
+                if self._fenced:
+                    raise Fenced
+        if len(parts) > 1:
+            error = EventError(f"{error} (an array of {len(parts):,}: each counts)", reason=error.reason)
+        await self._complain(error, always=self.errors // 100 > before)
+        if self.runtime.pipeline.full:
+            await self.runtime.pipeline.room()
+
     async def reject(self, raw: bytes, error: EventError) -> None:
         """Keep what is no event, and tell the client why."""
         if error.reason in _COMMANDS:  # no event that is missing: the client has to know, and nobody else
@@ -453,8 +494,8 @@ class Source:
         runtime.pipeline.heavy(len(raw))
         runtime.pipeline.wake()
 
-    async def _complain(self, error: EventError) -> None:
-        if self.errors <= _TOLD or self.errors % 100 == 0:
+    async def _complain(self, error: EventError, *, always: bool = False) -> None:
+        if always or self.errors <= _TOLD or self.errors % 100 == 0:
             await self.send(
                 {"status": "error", "reason": error.reason, "error": str(error), "errors": self.errors}
             )
@@ -475,6 +516,16 @@ def all_plain(bodies: list[Any]) -> bool:
         return bool("".join(names)) and "" not in names and SPECIAL.keys().isdisjoint(names)
     except (KeyError, TypeError):  # one isn't an object, or says nothing of what happened
         return False
+
+
+def _counts(raw: bytes) -> bool:
+    """Whether something that is refused has a number in its stream: all but what is a command."""
+    try:
+        body = parse(raw)
+    except EventError:
+        return True
+    name = body.get("event") if type(body) is dict else None
+    return type(name) is not str or name not in SPECIAL
 
 
 def _small(event: dict[str, Any]) -> dict[str, Any]:
