@@ -336,6 +336,10 @@ class Runtime:
             await asyncio.sleep(_GUARD_EVERY)
             if not self._owned():
                 return
+            try:
+                self.archive.put_back()
+            except LOError as error:
+                self.errors.add("archive", error)
 
     def _owned(self) -> bool:
         """Whether this process owns the workspace still; it begins to follow where it doesn't."""

@@ -33,6 +33,7 @@ __all__ = [
     "end_of_last_line",
     "last_number",
     "line_at",
+    "number_before",
     "rejection_line",
     "seek_number",
     "sync_folder",
@@ -42,6 +43,7 @@ __all__ = [
 _Decoded = TypeVar("_Decoded")
 CHUNK: Final = 256 << 10
 _ABSENT: Final = msgspec.Raw(b"null")
+_AT_THE_END: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _NUMBER: Final = re.compile(rb'\{"n":(\d+),')
 
 
@@ -163,8 +165,8 @@ class LineFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self.size = os.fstat(self._descriptor).st_size
+        self._descriptor = os.open(path, _AT_THE_END, 0o600)
+        self.size = self._began = os.fstat(self._descriptor).st_size
         self._torn = False
         self._named = False  # whether its name is on disk, too
         self._safe = self.size  # bytes of it that are
@@ -221,6 +223,78 @@ class LineFile:
                 file.seek(at)
                 at += file.write(data)
             _sync(file.fileno())
+
+    def put_back(self) -> tuple[str, str] | None:
+        """See that its name still leads to it, some microseconds; else write what it has there, and sync it.
+
+        Not while it is synced. Gives what was found, as a kind and a sentence; none where nothing was. What
+        is open can be read to the end, whatever became of its name.
+        """
+        found = os.fstat(self._descriptor)
+        if os.name != "posix":  # a file that is open can't be removed there
+            return None
+        if found.st_size < self.size:
+            lost, self.size = self.size - found.st_size, found.st_size
+            self._safe = min(self._safe, self.size)
+            return "CutOff", f"somebody cut it off while this process wrote it: {lost:,} bytes of it are lost"
+        try:
+            if os.path.samestat(found, self.path.stat()):
+                return None
+        except FileNotFoundError:
+            self._write_anew()
+            return "Removed", (
+                "it was removed while this process wrote it, and is written anew, whole: nothing is lost"
+            )
+        self._write_behind()
+        return "Replaced", (
+            "another file was put in its place while this process wrote it: what came since it was begun was "
+            "put at the end of that one. What was in the first one before is there as far as that one has it"
+        )
+
+    def _write_anew(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        descriptor = os.open(temporary, _AT_THE_END | os.O_TRUNC, 0o600)
+        try:
+            self._copy(descriptor, 0)
+            temporary.replace(self.path)
+        except BaseException:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        self._go_on_with(descriptor)
+
+    def _write_behind(self) -> None:
+        descriptor = os.open(self.path, _AT_THE_END, 0o600)
+        size = os.fstat(descriptor).st_size
+        try:
+            end = end_of_last_line(descriptor, size)
+            if end < size:
+                os.ftruncate(descriptor, end)
+            self._copy(descriptor, self._began)
+        except BaseException:
+            os.ftruncate(descriptor, size)
+            os.close(descriptor)
+            raise
+        self._began = end
+        self._go_on_with(descriptor)
+
+    def _copy(self, descriptor: int, start: int) -> None:
+        at = start
+        while at < self.size:
+            data = _read(self._descriptor, min(CHUNK, self.size - at), at)
+            if not data:
+                raise OSError(errno.EIO, f"{self.path.name} has {at:,} bytes, and {self.size:,} were written")
+            at += os.write(descriptor, data)
+        _sync(descriptor)
+
+    def _go_on_with(self, descriptor: int) -> None:
+        old, self._descriptor = self._descriptor, descriptor
+        os.close(old)
+        self.size = self._safe = os.fstat(descriptor).st_size
+        self._failed = self._torn = False
+        sync_folder(self.path.parent)
+        self._named = True
 
     def close(self) -> None:
         """Let go of it."""
@@ -300,9 +374,19 @@ def end_of_last_line(descriptor: int, size: int) -> int:
     return 0
 
 
-def lines_backward(descriptor: int) -> Iterator[bytes]:
-    """Whole lines of a file, the last one first."""
-    end = end_of_last_line(descriptor, os.fstat(descriptor).st_size)
+def number_before(descriptor: int, offset: int) -> int:
+    """Number of the last event whose line ends at or before an offset; 0 where there is none to be read."""
+    for line in lines_backward(descriptor, offset):
+        try:
+            return decode_line(line).n
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+    return 0
+
+
+def lines_backward(descriptor: int, end: int | None = None) -> Iterator[bytes]:
+    """Whole lines of a file, or of what is before ``end``, the last one first."""
+    end = end_of_last_line(descriptor, os.fstat(descriptor).st_size if end is None else end)
     while end > 0:
         start = end_of_last_line(descriptor, end - 1)
         yield _read(descriptor, end - start, start)

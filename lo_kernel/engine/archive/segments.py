@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from lo_kernel.engine.archive.index import Block, SegmentIndex, index_of_packed, misfit, read_index
-from lo_kernel.engine.archive.lines import CHUNK, line_at, seek_number, sync_folder
+from lo_kernel.engine.archive.lines import CHUNK, line_at, number_before, seek_number, sync_folder
 from lo_kernel.errors import ArchiveError
 
 __all__ = [
@@ -86,10 +86,31 @@ class PlainReader:
             self._offset = seek_number(self._descriptor, number)
 
     def read(self) -> bytes:
-        """The next whole lines, about 256 KiB; empty where there are none by now."""
+        """The next whole lines, about 256 KiB; empty where there are none by now.
+
+        Where the file was written anew meanwhile, some may come a second time.
+        """
         lines = line_at(self._descriptor, self._offset, CHUNK)
+        if not lines and self._reopen():
+            lines = line_at(self._descriptor, self._offset, CHUNK)
         self._offset += len(lines)
         return lines
+
+    def _reopen(self) -> bool:
+        """Go on in the file that has the segment's name by now, if that is another."""
+        if os.name != "posix":
+            return False
+        try:
+            if os.path.samestat(os.fstat(self._descriptor), self.segment.path.stat()):
+                return False
+            descriptor = os.open(self.segment.path, os.O_RDONLY)
+        except FileNotFoundError:  # it was compressed
+            return False
+        before = number_before(self._descriptor, self._offset)
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+        self._offset = seek_number(descriptor, before + 1) if before else 0
+        return True
 
     def unread(self, lines: bytes) -> None:
         """Give back what :meth:`read` gave last."""

@@ -174,11 +174,10 @@ class Archive:
         if self.writable:
             try:
                 self.write()
+                self._put_back(self._open_files())
             except ArchiveError as error:
                 self.errors.add("archive", error)
-        for file in {
-            id(file): file for file in (*self._full, self._file, self._rejected_file) if file
-        }.values():
+        for file in self._open_files():
             file.close()
         self._full, self._unsynced = [], []
         self._file = self._rejected_file = None
@@ -288,6 +287,29 @@ class Archive:
                 "memory, and clients are held back, until it can be"
             ) from error
 
+    def put_back(self) -> None:
+        """See that all that was written can be found by its name, and write it there anew where it can't.
+
+        Nothing of it is lost while this process has it open: once its end comes, it is.
+        """
+        if not self._syncing.locked():
+            self._put_back(self._open_files())
+
+    def _put_back(self, files: list[LineFile]) -> None:
+        for file in files:
+            try:
+                found = file.put_back()
+            except OSError as error:
+                raise ArchiveError(
+                    f"{file.path} was removed while events went into it, and can't be written anew: {error}"
+                ) from error
+            if found is not None:
+                self.errors.add(f"archive {file.path.name}", found[1], kind=found[0])
+
+    def _open_files(self) -> list[LineFile]:
+        found = (*self._full, self._file, self._rejected_file, *self._unsynced)
+        return list({id(file): file for file in found if file is not None}.values())
+
     def _see_that_owned(self) -> None:
         if not self.owned():
             raise ArchiveError(
@@ -346,6 +368,7 @@ class Archive:
                 full, self._full = self._full, []
                 try:
                     await asyncio.to_thread(self._sync, files)
+                    self._put_back(files)
                 except BaseException as error:
                     for file in files:
                         self._written(file)
@@ -377,8 +400,8 @@ class Archive:
         await self.flush()
         async with self._syncing:
             self.write()
-            done = [file for file in (self._file, self._rejected_file) if file is not None]
-            self._file = self._rejected_file = None
+            done = self._open_files()
+            self._full, self._file, self._rejected_file = [], None, None
             # what is written anew: nothing of it may be opened from here on
             closed = {segment.first for segment in self.segments()}
             self._holds_rejections = True
