@@ -200,6 +200,18 @@ def test_pick_the_kernel_from_the_launcher(lab: Lab, page: Page) -> None:
     wait_until_ran(page)
     card = page.locator(f'{NOTEBOOK} .jp-RenderedHTML:has-text("Learning Observer at http://127.0.0.1:")')
     assert card.get_by_role("link").get_attribute("href")
+    line = card.locator("div", has_text="Workspace").last
+    line.evaluate("line => line.style.width = '200px'")
+    left, right = line.evaluate(
+        """line => [...line.children].map(part => {
+            const words = document.createRange();
+            words.selectNodeContents(part);
+            return [...words.getClientRects()].map(({left, right}) => [left, right]);
+        })"""
+    )
+    assert len(right) > 1, "it goes on in another line"
+    assert {begins for begins, _ in right} == {right[0][0]}, "which begins where the first does"
+    assert left[0][1] < right[0][0]
 
 
 def test_the_example_grows(lab: Lab, page: Page, pictures: Path) -> None:

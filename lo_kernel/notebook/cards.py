@@ -231,9 +231,11 @@ def _card(*parts: str) -> str:
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
     # No table: a notebook would stripe and squeeze it as one of data.
-    style = f"display:inline-block;min-width:7em;{_QUIET}"
+    style = f"display:inline-block;flex-shrink:0;min-width:7.3em;{_QUIET}"
     return "".join(
-        f'<div><span style="{style}">{escape(name)}</span> {escape(value)}</div>' for name, value in pairs
+        f'<div style="display:flex"><span style="{style}">{escape(name)}</span> '
+        f'<span style="min-width:0;overflow-wrap:anywhere">{escape(value)}</span></div>'
+        for name, value in pairs
     )
 
 
