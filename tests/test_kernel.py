@@ -207,7 +207,8 @@ def test_each_cell_is_interrupted_beside_the_thread_loop(start_kernel: StartKern
     kernel = start_kernel(env={"LO_KERNEL_LOOP": "thread"})
     port = port_of(kernel)
     for what, code in _HELD_UP.items():
-        msg = kernel.send(f"print('on', flush=True)\n{code}")
+        *before, held = code.split("; ")
+        msg = kernel.send("\n".join([*before, "print('on', flush=True)", held]))
         kernel.next_message(says_on)
         assert answers(port), what
         began = time.monotonic()
