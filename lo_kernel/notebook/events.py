@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import UTC, datetime
@@ -152,6 +153,9 @@ class Events:
         if self._bridge is None:
             raise EventError("a job needs a running app: use lo.events of a kernel", reason="no_app")
         job: Job[list[Event]] | None = None
+        asked = sys._getframe(1)
+        caller = asked.f_code.co_filename, asked.f_lineno
+        del asked  # a frame holds all that is in it
 
         async def work() -> list[Event]:
             found: list[Event] = []
@@ -171,8 +175,8 @@ class Events:
                         job.progress(item["n"], last, f"events, {len(found):,} found")
             finally:
                 self._note(seen)
-            if job is not None and not found and limit != 0:
-                job.progress(last, last, self._nothing(search, event, kinds))
+            if not found and limit != 0 and (note := self._nothing(search, event, kinds)):
+                warnings.warn_explicit(note, UserWarning, *caller)
             return found
 
         job = Job("reading events", work(), self._bridge, on_error=self._runtime.errors.add)
@@ -336,7 +340,7 @@ def _wanted(
 def _some(names: Iterable[str]) -> str:
     """The first few of some names."""
     first = list(islice(names, _SHOWN + 1))
-    return ", ".join([*first[:_SHOWN], *(["..."] if len(first) > _SHOWN else [])]) or "none"
+    return ", ".join([*first[:_SHOWN], *(["..."] if len(first) > _SHOWN else [])]) or "none yet"
 
 
 def _moment(name: str, value: Moment) -> float | None:
