@@ -123,9 +123,24 @@ async def test_what_the_archive_lost_comes_back_from_it(settings: Settings, tmp_
         assert sum(1 for _ in runtime.archive.read()) == 60
 
 
-@pytest.mark.parametrize("packed", [False, True])
+def no_line(data: bytearray) -> None:
+    """A line that is no JSON any more."""
+    data[data.index(b"\n") + 1] ^= 0xFF
+
+
+def no_sender(data: bytearray) -> None:
+    """One that is, and doesn't say whose it is."""
+    data[data.index(b"auth")] ^= 1
+
+
+def no_block(data: bytearray) -> None:
+    """A compressed block."""
+    data[len(data) // 2] ^= 0xFF
+
+
+@pytest.mark.parametrize(("spoil", "lost"), [(no_line, 1), (no_sender, 1), (no_block, 15)])
 async def test_what_a_damaged_segment_lost_comes_back_from_it(
-    settings: Settings, tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, spoil: Any, lost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event that can't be read any more is none that is held, wherever in a segment it was."""
     monkeypatch.setattr(sealing, "_REST", 0.0)
@@ -138,12 +153,12 @@ async def test_what_a_damaged_segment_lost_comes_back_from_it(
         await export_events(runtime.archive, path)
         runtime.archive._untidy = True
         await runtime.archive.keep()
+    packed = spoil is no_block
     damaged = sorted((settings.workspace_path / "archive").glob("events-*.jsonl*"))[1 if packed else -1]
     assert damaged.name.endswith(".zst") == packed
     data = bytearray(damaged.read_bytes())
-    data[len(data) // 2 if packed else data.index(b"\n") + 1] ^= 0xFF
+    spoil(data)
     damaged.write_bytes(data)
-    lost = 15 if packed else 1
     async with running(settings) as runtime:
         report = await replay(runtime, path)
         assert (report.events, report.held) == (lost, 45 - lost)

@@ -177,8 +177,6 @@ class Learners(Mapping[str, Learner]):
         self._dirty.discard(safe_user_id)
         known = self._learners.pop(safe_user_id, None) is not None
         await store.remove(_GENERATION, [safe_user_id])
-        if safe_user_id in self._learners:
-            self._dirty.add(safe_user_id)
         return known
 
     def unsaved(self, commit: Commit) -> None:
