@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import suppress
 from typing import Any
 
 import aiohttp
 import pytest
+from apps import running_app
 from conftest import StartKernel
 from ingest_parts import expect, key_of, say, talking, typed, who
 from waiting import until
 
 from lo_kernel.engine.reducers import student_event_reducer
-from lo_kernel.engine.run.interrupting import Interrupted
+from lo_kernel.engine.run.interrupting import Interrupted, call_in
 from lo_kernel.errors import ReducerError
+from lo_kernel.query.language import q
 from lo_kernel.settings import Settings
 
 SOURCE = "org.mitros.writing_analytics"
@@ -120,3 +123,19 @@ async def test_one_that_spins_at_the_past_leaves_the_old_one_in_place(settings: 
         await say(ws, typed(5))
         await expect(runtime, key_of("u0"), {"n": 7})
         assert repr(runtime.registry.get("count")).endswith("live, 7 events since the start>")
+
+
+async def test_a_querys_function_is_found_too(settings: Settings) -> None:
+    """It holds the loop as a reducer does; what raises in it is an error of its call."""
+    found = []
+
+    def function(rows: Any) -> Any:
+        found.append(call_in(sys._getframe()) is sys._getframe())
+        raise Interrupted
+
+    async with running_app(settings) as runtime:
+        runtime.functions.publish("f")(function)
+        (row,) = await runtime.executor.rows(q.call("f")(q.parameter("x", required=False, default=1)))
+        assert row["error"] == "f: Interrupted: it was interrupted, because it did not come to an end"
+        assert found == [True]
+        assert call_in(sys._getframe()) is None

@@ -96,6 +96,11 @@ class Folding:
             changes.add(entry.key)
 
     def _failed(self: Self, error: BaseException, event: Any) -> None:
+        if isinstance(error, Interrupted):
+            error.args = (
+                f"{error} with this event. The event is left out of its states. Interrupt it once more, and "
+                "it is paused",
+            )
         self.failures += 1
         self.last_failure = f"{type(error).__name__}: {error}"
         if not self.outgoing:

@@ -3,7 +3,8 @@
 A reducer that computes without end holds the loop, so nothing that runs on the loop can end it. Whoever hears
 of an interrupt elsewhere (a signal's handler, a thread) looks with :func:`call_in` whether a reducer is at
 work, and raises :class:`Interrupted` in it. That is no `KeyboardInterrupt`, which is the user's cell's: it
-counts as the reducer's own failure, so that the event costs nothing but itself.
+counts as the reducer's own failure, so that the event costs nothing but itself. With functions that queries
+call it is the same.
 """
 
 from __future__ import annotations
@@ -18,28 +19,27 @@ INTERRUPTS = 2
 
 _HERE = str(Path(__file__).parent)
 _ENGINE = str(Path(__file__).parent.parent)
-_FOLD = str(Path(_ENGINE) / "fold.py")
+_PACKAGE = str(Path(_ENGINE).parent)
+_CALLERS = (_HERE, str(Path(_ENGINE) / "fold.py"), str(Path(_PACKAGE) / "query" / "functions.py"))
+_NO_REDUCERS = (_ENGINE, str(Path(_PACKAGE) / "query"))  # what callers call besides
 
 
 class Interrupted(BaseException):
-    """Raised in a reducer that was at one event when an interrupt came, and for some time after it."""
+    """Raised in a reducer (or function) that was in one call when an interrupt came, and some time after."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "it was interrupted, because it did not come to an end with this event. The event is left out of "
-            "its states. Interrupt it once more, and it is paused"
-        )
+        super().__init__("it was interrupted, because it did not come to an end")
 
 
 def call_in(frame: FrameType | None) -> FrameType | None:
-    """The frame of the reducer that a thread is in, which is another one for each call; None: it is in none.
+    """The frame of the reducer or function that a thread is in; None: it is in none.
 
-    ``frame`` is the innermost one of the thread.
+    ``frame`` is the innermost one of the thread. Each call has a frame of its own.
     """
     inner: FrameType | None = None
     while frame is not None:
         file = frame.f_code.co_filename
-        if inner is not None and (file.startswith(_HERE) or file == _FOLD):
-            return None if inner.f_code.co_filename.startswith(_ENGINE) else inner
+        if inner is not None and file.startswith(_CALLERS):
+            return None if inner.f_code.co_filename.startswith(_NO_REDUCERS) else inner
         inner, frame = frame, frame.f_back
     return None
