@@ -106,7 +106,9 @@ else:
     def _is_at(file: int, path: Path) -> bool:
         try:
             return os.path.samestat(os.fstat(file), path.stat())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:  # nobody can tell
+            return True
 
     os.register_at_fork(after_in_child=FileLock._forked)

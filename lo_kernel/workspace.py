@@ -9,6 +9,7 @@ archive/ rejected/ states.sqlite logs/ ...
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -197,7 +198,8 @@ class Workspace:
         self._lock = again
         self.locked_again += 1
         if self._announced:
-            write_private(self.path / "owner.json", self._announced, lasting=False)
+            with contextlib.suppress(OSError):
+                write_private(self.path / "owner.json", self._announced, lasting=False)
         return True
 
     def disown(self) -> None:

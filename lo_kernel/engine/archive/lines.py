@@ -240,11 +240,13 @@ class LineFile:
         try:
             if os.path.samestat(found, self.path.stat()):
                 return None
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self._write_anew()
             return "Removed", (
                 "it was removed while this process wrote it, and is written anew, whole: nothing is lost"
             )
+        except OSError:  # nobody can tell
+            return None
         self._write_behind()
         return "Replaced", (
             "another file was put in its place while this process wrote it: what came since it was begun was "
