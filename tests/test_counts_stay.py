@@ -14,6 +14,7 @@ from lo_kernel.app.erasing import erase
 from lo_kernel.engine import acknowledged
 from lo_kernel.engine.acknowledged import Notes, Place, stream_key
 from lo_kernel.engine.store import Commit
+from lo_kernel.errors import ArchiveError
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
@@ -166,3 +167,12 @@ def test_notes_are_read_from_a_place_and_old_ones_go(tmp_path: Path, monkeypatch
     monkeypatch.setattr(acknowledged, "_MUCH", 1000)
     assert notes.read(place) == {"#a": 299, "#b": 598, "#c": 3}
     assert notes.path.read_bytes().count(b"\n") == 3
+
+
+async def test_notes_that_can_not_be_read_are_named(settings: Settings) -> None:
+    """A start without them could give numbers twice: it says what is in the way instead."""
+    (settings.workspace_path / "acknowledged.jsonl").mkdir(parents=True)
+    runtime = Runtime(settings)
+    runtime.bind("127.0.0.1", 9)
+    with pytest.raises(ArchiveError, match=r"acknowledged\.jsonl says what clients were told"):
+        await runtime.start()

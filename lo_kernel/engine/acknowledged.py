@@ -9,6 +9,7 @@ stream has a hash for a name, since a client may call it after somebody.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ import msgspec
 
 from lo_kernel.engine.archive.lines import sync_folder
 from lo_kernel.engine.archive.segments import write_whole
+from lo_kernel.errors import ArchiveError
 
 __all__ = ["Notes", "Place", "stream_key"]
 
@@ -70,15 +72,23 @@ class Notes:
         self.path = path
 
     def read(self, since: Place) -> dict[str, int]:
-        """The highest count noted of each stream since a place; damaged lines say nothing."""
+        """The highest count noted of each stream since a place; damaged lines say nothing.
+
+        Raises :class:`ArchiveError` where it can't be read.
+        """
         try:
             if self.path.stat().st_size > _MUCH:
-                self._tidy()
+                with contextlib.suppress(OSError):  # a full disk: another start does it
+                    self._tidy()
             with self.path.open("rb") as file:
                 file.seek(since.found(self.path))
                 return _counts(file.read())
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise ArchiveError(
+                f"{self.path} says what clients were told, and can't be read: {error.strerror or error}"
+            ) from error
 
     def _tidy(self) -> None:
         data = self.path.read_bytes()
