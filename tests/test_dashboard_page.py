@@ -499,7 +499,7 @@ async def test_a_class_of_many_is_drawn_as_one(settings: Settings, open_browser:
         async with opened(open_browser, runtime, "dashboards/overview") as page:
             await page.wait_for_selector(DRAWN)
             drawn = "[...document.querySelectorAll('.chart')].map(e => e.dataset.kind)"
-            assert await page.evaluate(drawn) == ["spread", "categories", "line", "histogram", "histogram"]
+            assert await page.evaluate(drawn) == ["categories", "line", "spread", "histogram", "histogram"]
             await holds(
                 page,
                 "[...document.querySelectorAll('.chart')].every(chart => chart.querySelector('svg, canvas'))",
@@ -536,10 +536,10 @@ async def test_an_overview_of_what_nobody_sends_waits(settings: Settings, open_b
         async with opened(open_browser, runtime, "dashboards/overview") as page:
             await state(page, "waiting")
             kinds = "[...document.querySelectorAll('.chart')].map(e => e.dataset.kind)"
-            assert await page.evaluate(kinds) == ["waiting", "categories", "waiting", "bar", "bar"]
+            assert await page.evaluate(kinds) == ["categories", "waiting", "waiting", "bar", "bar"]
             await send(runtime, "ann", source="nowhere")
             await state(page, "live")
-            await holds(page, f"{kinds}[0] === 'heatmap'")
+            await holds(page, f"{kinds}[2] === 'heatmap'")
 
 
 async def test_a_course_is_chosen(settings: Settings, open_browser: OpenBrowser, tmp_path: Path) -> None:
@@ -647,7 +647,7 @@ async def test_the_documentations_pictures(
         await half_an_hour(runtime, len(students))
         runtime.meter._samples.clear()  # half an hour in a second is no pace that a page should show
         kinds: dict[str, dict[str, Any]] = {
-            "dashboard": {"viewport": {"width": 1300, "height": 2160}},
+            "dashboard": {"viewport": {"width": 1300, "height": 1920}},
             "dashboard-dark": {"viewport": {"width": 1300, "height": 1000}, "color_scheme": "dark"},
             "dashboard-phone": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
         }

@@ -262,7 +262,7 @@ async def test_a_dashboards_state_and_drawings(settings: Settings) -> None:
     async with _app(settings) as (runtime, client):
         await send(runtime, "ann", "bo")
         drawings = await _json(client, "/dashboards/overview/drawings")
-        assert [each["kind"] for each in drawings] == ["heatmap", "categories", "line", "bar", "bar"]
+        assert [each["kind"] for each in drawings] == ["categories", "line", "heatmap", "bar", "bar"]
         assert all(each["spec"]["data"] == {"name": "rows"} for each in drawings)
         state = await _json(client, "/dashboards/overview/state")
         assert (state["learners"], len(state["reducers"])) == (2, 3)

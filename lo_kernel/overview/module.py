@@ -26,18 +26,18 @@ DASHBOARD = {
     "title": "Class overview",
     "icon": "📝",
     "panels": [
-        {
-            "query": "overview.class",
-            "title": "Activity",
-            "chart": "heatmap",
-            "field": "per_minute",
-            "label": "events a minute",
-        },
         {"query": "overview.class", "title": "Idle now", "chart": "categories", "field": "presence"},
         {
             "query": "overview.class",
             "title": "The class over time",
             "chart": "line",
+            "field": "per_minute",
+            "label": "events a minute",
+        },
+        {
+            "query": "overview.class",
+            "title": "Activity",
+            "chart": "heatmap",
             "field": "per_minute",
             "label": "events a minute",
         },
