@@ -664,3 +664,28 @@ async def test_what_a_disk_refused_is_written_again_before_it_counts(
     assert file.path.read_bytes().startswith(before)
     assert [record.n for record in archive.read()] == [1, 2, 3, 4, 5]
     archive.close()
+
+
+async def test_what_another_process_left_unsynced_is_synced_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process may have written events that no disk has yet: who goes on from them sees to it."""
+    first, ada = opened(tmp_path, segment_bytes=100), sender("ada")
+    for number in range(3):
+        first.append(ada, b'{"event":"%d"}' % number, 1.5)
+        first.write()
+    first.reject(ada, b"?", 1.5, "not_json", "expected JSON")
+    first.write()
+    synced: list[str] = []
+    real = LineFile.sync
+
+    def sync(file: LineFile) -> None:
+        synced.append(file.path.name)
+        real(file)
+
+    monkeypatch.setattr(LineFile, "sync", sync)
+    second = opened(tmp_path)
+    assert await second.flush() == 3
+    assert sorted(synced) == [*(f"events-{number:012d}.jsonl" for number in (1, 2, 3)), "rejected.jsonl"]
+    second.close()
+    first.close()

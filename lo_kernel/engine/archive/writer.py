@@ -109,6 +109,9 @@ class Archive:
                     ) from error
             tidy(self.folder)
             self._repair(self.rejected_path)
+            if self.rejected_path.exists():
+                self._rejected_file = LineFile(self.rejected_path)
+                self._written(self._rejected_file)
             self._untidy = True
         segments = self.segments()
         if not segments:
@@ -124,6 +127,10 @@ class Archive:
         if writable:
             self._repair(newest.path)
             self._file = LineFile(newest.path)
+            # what a process wrote that ended before it could sync it goes along with the next sync
+            self._full += [LineFile(segment.path) for segment in segments[:-1] if not segment.packed]
+            for file in (*self._full, self._file):
+                self._written(file)
         self.last = last_number(newest.path, newest.first)
 
     def at_least(self, number: int) -> None:
