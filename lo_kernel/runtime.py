@@ -12,8 +12,7 @@ import contextlib
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +32,7 @@ from lo_kernel.engine.store import Store, open_store
 from lo_kernel.engine.streams import Streams
 from lo_kernel.errors import LOError, NotOwnerError, SettingsError, StoreAwayError
 from lo_kernel.modules.listing import Modules
+from lo_kernel.read_log import NoReadLog, ReadLog
 from lo_kernel.settings import Settings, http_address
 from lo_kernel.workspace import Workspace
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from lo_kernel.query.live import LiveQueries
     from lo_kernel.query.rosters import Rosters
 
-__all__ = ["NoReadLog", "ReadLog", "Runtime"]
+__all__ = ["Runtime"]
 
 _GUARD_EVERY = 0.5  # seconds between two looks at the workspace's lock, where nothing comes in
 _LEAVE_WITHIN = 0.3  # seconds that sources may take to go
@@ -56,49 +56,6 @@ class Leaving(Protocol):
 
     async def leave(self) -> None:
         """End it."""
-
-
-class ReadLog(Protocol):
-    """Where reads of learners' data are put on record."""
-
-    def record(self, kind: str, what: str, learners: Iterable[str]) -> None:
-        """Note that ``what`` (a reducer, a query) was read, and of whom (safe ids)."""
-
-    def act(self, what: str, name: str = "", *, learners: Iterable[str] = (), **details: Any) -> None:
-        """Note a deed: a reducer loaded, an export, an erasure. ``texts={...}`` are details in free text."""
-
-    def on_behalf(self, client: str, path: str, connection: str = "") -> AbstractContextManager[None]:
-        """What is read inside is a client's doing: the kind of its token, and what it asked for."""
-
-    def forget(self, learner: str, named: Callable[[str], bool] | None = None) -> int:
-        """Name a learner no more, nor keep texts that are ``named`` as theirs; how many texts went."""
-        ...
-
-    def knows(self, learner: str) -> bool:
-        """Whether a learner is named."""
-        ...
-
-
-class NoReadLog:
-    """A read log that keeps nothing."""
-
-    def record(self, kind: str, what: str, learners: Iterable[str]) -> None:
-        """Keep nothing."""
-
-    def act(self, what: str, name: str = "", *, learners: Iterable[str] = (), **details: Any) -> None:
-        """Keep nothing."""
-
-    def on_behalf(self, client: str, path: str, connection: str = "") -> AbstractContextManager[None]:
-        """Keep nothing."""
-        return nullcontext()
-
-    def forget(self, learner: str, named: Callable[[str], bool] | None = None) -> int:
-        """There is nothing to forget."""
-        return 0
-
-    def knows(self, learner: str) -> bool:
-        """It names nobody."""
-        return False
 
 
 @dataclass(frozen=True)

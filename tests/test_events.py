@@ -22,7 +22,8 @@ from lo_kernel.engine.archive import segments
 from lo_kernel.engine.replay import replay
 from lo_kernel.errors import ArchiveError, EventError, MissingExtraError
 from lo_kernel.notebook.events import Events
-from lo_kernel.runtime import NoReadLog, Runtime
+from lo_kernel.read_log import NoReadLog
+from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
 START = 1_700_000_000

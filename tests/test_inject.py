@@ -20,7 +20,8 @@ from lo_kernel.app.packing import LIMIT, pack, unpack
 from lo_kernel.app.sending import check_target, send
 from lo_kernel.app.simulate import simulate_class
 from lo_kernel.errors import InjectError
-from lo_kernel.runtime import NoReadLog, Runtime
+from lo_kernel.read_log import NoReadLog
+from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
 REDUCERS = """

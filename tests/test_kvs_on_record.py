@@ -17,7 +17,7 @@ from lo_kernel.bridge import LoopBridge
 from lo_kernel.errors import NotOwnerError
 from lo_kernel.notebook.observer import LearningObserver
 from lo_kernel.notebook.store_view import KeyValueStore
-from lo_kernel.runtime import NoReadLog
+from lo_kernel.read_log import NoReadLog
 from lo_kernel.settings import Settings
 
 

@@ -20,7 +20,7 @@ from lo_kernel.engine.events import Sender, identify
 from lo_kernel.engine.reducers import declaration_of
 from lo_kernel.overview.queries import presence
 from lo_kernel.overview.reducers import MINUTES, activity, time_on_task, writing
-from lo_kernel.runtime import NoReadLog
+from lo_kernel.read_log import NoReadLog
 from lo_kernel.settings import Settings
 
 

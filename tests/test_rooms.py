@@ -23,7 +23,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 # which the app is given, and at the right end the doors (`cli`, ...).
 ORDER = (
     ("errors",),
-    ("settings", "bridge", "lock"),
+    ("settings", "bridge", "lock", "read_log"),
     ("workspace",),
     ("engine",),
     ("query",),

@@ -13,7 +13,7 @@ from lo_kernel.app.security import ACCESS
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
 
-    from lo_kernel.runtime import ReadLog
+    from lo_kernel.read_log import ReadLog
 
 __all__ = ["on_behalf"]
 

@@ -19,7 +19,7 @@ from lo_kernel.notebook.limited import NotThereError
 if TYPE_CHECKING:
     from lo_kernel.bridge import LoopBridge
     from lo_kernel.notebook.observer import LearningObserver
-    from lo_kernel.runtime import ReadLog
+    from lo_kernel.read_log import ReadLog
 
 __all__ = ["DeployedObserver"]
 
