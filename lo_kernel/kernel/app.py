@@ -48,17 +48,15 @@ class LOKernelApp(IPKernelApp):
         return super()._ip_default() if self.transport == "ipc" else "127.0.0.1"
 
     def init_signal(self) -> None:
-        """SIGTERM and SIGHUP end the kernel in order; by hand, so does Ctrl-C where no cell runs.
-
-        Where none runs, SIGINT also ends a reducer that does not come to an end.
-        """
+        """SIGTERM and SIGHUP end the kernel in order; by hand, so does Ctrl-C where no cell runs."""
         numbers = end_signals()
         self._ending = Ending(numbers, self._leave)
         super().init_signal()  # outside of the main thread it raises, and the kernel runs without handlers
         for number in numbers:
             signal.signal(number, self._terminate)
         self._ending.watch()
-        signal.signal(signal.SIGINT, self._interrupt_idle)
+        if self.by_hand:
+            signal.signal(signal.SIGINT, self._interrupt_idle)
 
     def init_iopub(self, context: Any) -> None:
         """Open the channel, and have the monitor listen before anything is said on it."""
@@ -113,6 +111,15 @@ class LOKernelApp(IPKernelApp):
         )
         print("\n".join(lines), file=sys.__stdout__, flush=True)
 
+    def _heed_interrupts(self) -> None:
+        """Hear of SIGINT where no cell runs; until the app had started, it gave up the start."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt_idle)
+        elif getattr(self.kernel, "saved_sigint_handler", None) is signal.SIG_IGN:  # a message is in work
+            self.kernel.saved_sigint_handler = self._interrupt_idle
+
     def _interrupt_idle(self, number: int, frame: Any) -> None:
         ours = isinstance(self.kernel, LOKernel)
         if ours and self.kernel.interrupts.came(frame):
@@ -160,6 +167,7 @@ class LOKernelApp(IPKernelApp):
 
     def _started(self) -> None:
         self._running = True
+        self._heed_interrupts()
         if self._over:
             self.io_loop.stop()
         elif self.by_hand:
