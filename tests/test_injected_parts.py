@@ -18,9 +18,11 @@ from test_inject import MODULE, counts, project, server
 from waiting import auntil
 
 from lo_kernel.app.health import reasons
+from lo_kernel.app.inject import Injector
 from lo_kernel.app.packing import LIMIT, pack
 from lo_kernel.app.sending import send
 from lo_kernel.app.simulate import simulate_class
+from lo_kernel.engine.reducers import kvs_pipeline
 from lo_kernel.errors import InjectError
 from lo_kernel.read_log import NoReadLog
 from lo_kernel.runtime import Runtime
@@ -53,6 +55,17 @@ THIRD_PARTY = {"require.js": {}}
 """
 FULL = MODULE.replace("FUNCTIONS = {}", PARTS)
 NEXT = "DASHBOARDS.append({'id': 'next', 'title': 'Next', 'panels': [{'query': 'injected_one.all'}]})\n"
+
+
+BROKEN = "\ndef broken(state):\n    raise KeyError('no such key')\n"
+
+
+def broken(folder: Path, **how: Any) -> Path:
+    """A module with a migration that fails."""
+    made = project(folder, **how)
+    reducers = made / "injected_one/reducers.py"
+    reducers.write_text(reducers.read_text() + BROKEN)
+    return made
 
 
 class Deeds(NoReadLog):
@@ -227,16 +240,81 @@ async def test_a_migration_that_fails_leaves_the_states(settings: Settings, tmp_
             runtime.url, token, project(tmp_path / "2", step=2, version="2", module=FULL), migrate="doubled"
         )
         doubled, before = await counts(runtime), parts(runtime)
-        bad = project(tmp_path / "3", step=3, version="3", module=FULL + NEXT)
-        reducers = bad / "injected_one/reducers.py"
-        reducers.write_text(
-            f"{reducers.read_text()}\ndef broken(state):\n    raise KeyError('no such key')\n"
-        )
+        bad = broken(tmp_path / "3", step=3, version="3", module=FULL + NEXT)
         with pytest.raises(InjectError, match="no such key"):
             await send(runtime.url, token, bad, migrate="broken")
         assert await counts(runtime) == doubled
         after = parts(runtime)
         assert after == before
+
+
+async def test_a_reducer_of_somebody_else_is_left_alone(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither an injection, a restart, nor a rollback takes the place or the states of one of this id."""
+
+    @kvs_pipeline(null_state={"n": 0}, module_override="nb", qualname_override="mine")
+    async def mine(event: Any, state: Any) -> Any:
+        state["n"] += 1
+        return state, state
+
+    def theirs(runtime: Runtime) -> Any:
+        return runtime.add_reducer("injected_one.counted", mine, module="nb").ready()
+
+    async def states(runtime: Runtime) -> list[Any]:
+        keys = await runtime.registry.keys("Internal,nb.mine,")
+        return [state["n"] for state in await runtime.registry.read(keys)]
+
+    async with server(settings) as (runtime, token):
+        await simulate_class(runtime.ingest_url, students=1, seconds=0.25, seed=3, speed=20)
+        await theirs(runtime)
+        before, counted = parts(runtime), await states(runtime)
+        assert counted
+        for migrate in ("broken", "restream"):
+            with pytest.raises(InjectError, match="'nb' has a reducer of this id: take that one out first"):
+                await send(runtime.url, token, broken(tmp_path / migrate), migrate=migrate)
+            assert (parts(runtime), await states(runtime)) == (before, counted)
+        await runtime.remove_reducer("injected_one.counted")
+        await send(runtime.url, token, tmp_path / "restream")
+        await theirs(runtime)
+        await send(runtime.url, token, "injected_one", rollback=True)
+        assert await states(runtime) == counted
+        await runtime.remove_reducer("injected_one.counted")
+        await send(runtime.url, token, tmp_path / "restream")
+
+    start = Injector.start
+
+    async def later(injector: Injector) -> None:
+        injector.runtime.add_reducer("injected_one.counted", mine, module="nb")
+        await start(injector)
+
+    monkeypatch.setattr(Injector, "start", later)
+    async with server(settings) as (runtime, token):
+        assert runtime.registry.get("injected_one.counted").module == "nb"
+        assert "'nb' has a reducer of this id" in str(runtime.errors.of("module 'injected_one'"))
+        await send(runtime.url, token, "injected_one", rollback=True)
+        assert "injected_one.counted" in runtime.registry
+
+
+async def test_paused_states_stay_where_an_injection_is_refused(settings: Settings, tmp_path: Path) -> None:
+    """Of a module that could not be loaded after a restart: they answer as before, until it is mended."""
+    settings = replace(settings, store="sqlite")
+    async with server(settings) as (runtime, token):
+        await simulate_class(runtime.ingest_url, students=1, seconds=0.25, seed=3, speed=20)
+        await send(runtime.url, token, project(tmp_path / "1"))
+        counted = await counts(runtime)
+    (file,) = settings.workspace_path.glob("injected/injected_one/*/injected_one/reducers.py")
+    file.write_text("1 / 0")
+    async with server(settings) as (runtime, token):
+        rows = await runtime.executor.rows("injected_one.counted")
+        bad = broken(tmp_path / "2", step=2, version="2")
+        with pytest.raises(InjectError, match="no such key"):
+            await send(runtime.url, token, bad, migrate="broken")
+        assert runtime.registry.get("injected_one.counted").status == "paused"
+        assert await counts(runtime) == counted
+        assert await runtime.executor.rows("injected_one.counted") == rows
+        await send(runtime.url, token, bad, migrate="doubled")
+        assert await counts(runtime) == [2 * each for each in counted]
 
 
 async def test_each_refusal_is_on_record(settings: Settings, tmp_path: Path) -> None:

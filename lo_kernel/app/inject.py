@@ -22,7 +22,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -211,6 +211,9 @@ class Injector:
             listed.error = str(error)
             errors.add(f"module '{name}'", error)
         else:
+            others = self._registrar.of_others(contents)
+            contents.problems += others.values()
+            contents.reducers = [each for each in contents.reducers if each.id not in others]
             self._placed[name] = self._place(contents, listed, adapters=adapters)
             for problem in listed.problems:
                 errors.add(f"module '{name}'", problem, kind="Module")
@@ -254,7 +257,7 @@ class Injector:
         """
         if before is None:
             self._registrar.take_out(placed)
-            await self._remove_reducers(placed, None)
+            await self._remove_reducers(placed, None, paused=placed.paused)
             return
         old = before.listed
         listed = Module(old.name, version=old.version, distribution=_INJECTED)
@@ -263,7 +266,7 @@ class Injector:
         listed.problems = list(dict.fromkeys(listed.problems))
         self._placed[old.name] = again
         self.runtime.modules.add(listed)
-        await self._remove_reducers(placed, again)
+        await self._remove_reducers(placed, again, paused=placed.paused)
         await asyncio.gather(*(each.ready() for each in again.registrations), return_exceptions=True)
 
     async def _take_out(self, name: str) -> None:
@@ -277,12 +280,26 @@ class Injector:
             self.runtime.modules.remove(name)
         self.runtime.errors.forget(f"module '{name}'")
 
-    async def _remove_reducers(self, old: Placed | None, new: Placed | None) -> None:
-        """Take out the reducers that only the old one has."""
+    async def _remove_reducers(
+        self, old: Placed | None, new: Placed | None, *, paused: Collection[str] = ()
+    ) -> None:
+        """Take out the reducers that only the old one has; the states of those in ``paused`` stay."""
+        if old is None:
+            return
+        runtime = self.runtime
         there = set(new.listed.reducers) if new is not None else set()
-        for reducer in old.listed.reducers if old is not None else ():
-            if reducer not in there and reducer in self.runtime.registry:
-                await self.runtime.remove_reducer(reducer)
+        for reducer in old.listed.reducers:
+            if reducer in there or reducer not in runtime.registry:
+                continue
+            if runtime.registry.get(reducer).module != old.contents.name:
+                continue  # somebody else has put one in its place
+            if reducer in paused:
+                runtime.catalog.remove_reducer(reducer, old.contents.name)
+                await runtime.registry.pause(reducer)
+                again = runtime.registry.get(reducer)
+                runtime.catalog.add_reducer(again, again.module)
+            else:
+                await runtime.remove_reducer(reducer)
 
     async def _read(
         self, name: str, version: _Active, listed: Module

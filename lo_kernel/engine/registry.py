@@ -414,6 +414,17 @@ class Registry(Registered):
             self.paused[run.name] = row
         await run.stop()
 
+    async def pause(self, reducer_id: str) -> None:
+        """Take a reducer out, and leave its states in the store, as the end of a process does."""
+        registration = self._registrations[reducer_id]
+        if registration._task is not None:
+            registration._task.cancel()
+        if registration.run is not None:
+            await self._pause(registration, registration.run)
+        else:
+            del self._registrations[reducer_id]
+            registration.status = "paused"
+
     # -- removing ------------------------------------------------------------------------------
 
     async def remove(self, reducer_id: str) -> None:

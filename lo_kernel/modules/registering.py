@@ -38,6 +38,8 @@ class Placed:
     functions: dict[str, Function | None] = field(default_factory=dict)
     """Those that it published, each with what had its name before."""
     links: list[dict[str, Any]] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
+    """Reducers whose states were in the store before, without code here."""
 
 
 class Registrar:
@@ -60,7 +62,7 @@ class Registrar:
     def check(self, contents: Contents, *, migrate: Any, before: Placed | None = None) -> list[str]:
         """What :meth:`put_in` would not take, as far as can be said without changing anything."""
         runtime = self.runtime
-        listed = Module(contents.name)
+        listed = Module(contents.name, problems=list(self.of_others(contents).values()))
         for entry in contents.reducers:
             check = partial(
                 runtime.registry.check,
@@ -78,6 +80,18 @@ class Registrar:
         for data in contents.dashboards:
             _attempt(listed, _called(data), partial(self._board, data, contents.title, before))
         return listed.problems
+
+    def of_others(self, contents: Contents) -> dict[str, str]:
+        """Its reducers that would take the place, and the states, of one that somebody else has; why not."""
+        registry = self.runtime.registry
+        found: dict[str, str] = {}
+        for entry in contents.reducers:
+            if entry.id in registry and (there := registry.get(entry.id)).module != contents.name:
+                found[entry.id] = (
+                    f"reducer {entry.id!r}: expected an id that nobody else has, and {there.module!r} has a "
+                    "reducer of this id: take that one out first, or give this one another id"
+                )
+        return found
 
     def put_in(
         self,
@@ -102,6 +116,12 @@ class Registrar:
         if before is not None:
             self._clear(before)
         runtime.adapters += placed.adapters
+        registry = runtime.registry
+        placed.paused = [
+            entry.id
+            for entry in contents.reducers
+            if entry.id in registry.paused and entry.id not in registry
+        ]
         for name, function in contents.functions.items():
             _attempt(listed, f"function {name!r}", partial(self._publish, name, function, placed, before))
         for entry in contents.reducers:
