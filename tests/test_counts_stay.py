@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from ingest_parts import Faulty, bodies, connect, hear, idle, running, say, typed, who
 from test_acks import STREAM, hear_count, lock
+from waiting import auntil
 
 from lo_kernel.app.erasing import erase
 from lo_kernel.engine import acknowledged
@@ -72,6 +74,33 @@ async def test_an_erasure_gives_no_number_back(settings: Settings) -> None:
         await told(runtime, 6, who("ben"), typed(3), typed(4))
         assert [body.get("number") for body in bodies(runtime)] == [None, 2, None, 3, 4]
     assert STREAM not in text
+
+
+async def test_what_comes_while_an_erasure_begins_gives_no_number_back(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it acknowledged before its lines go, or written by then and acknowledged later."""
+    copy = replace(settings, workspace=str(tmp_path / "copy"))
+    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+        real = runtime.archive.erase
+
+        async def beside(*how: Any) -> tuple[int, int]:
+            await say(ws, typed(2), typed(3))
+            await hear_count(ws, 4)
+            async with runtime.pipeline._syncing:  # nothing is acknowledged
+                await say(ws, typed(4), typed(5))
+                await auntil(lambda: runtime.archive.last == 6)
+                return await real(*how)
+
+        monkeypatch.setattr(runtime.archive, "erase", beside)
+        await say(ws, lock(), who("ada"), typed(1))
+        await hear_count(ws, 2)
+        assert (await erase(runtime, "tc-testcase-ada")).events == 6
+        await hear_count(ws, 6)
+        shutil.copytree(settings.workspace_path, copy.workspace_path)  # as a crash leaves it
+    lose_store(copy)
+    async with running(copy) as runtime:
+        await told(runtime, 6, who("ben"), typed(1))
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)

@@ -126,7 +126,7 @@ async def _erase(runtime: Runtime, begun: Unfinished) -> Erased:
     named = mentions([each for each in begun.called if each not in (student, user_id)], [student, user_id])
     left: list[str] = []
     before = await _begun(runtime, student)
-    events, rejected = await runtime.archive.erase(student, user_id, now)
+    events, rejected = await runtime.archive.erase(student, user_id, now, runtime.pipeline.streams.written)
     aside, unread = await asyncio.to_thread(_damaged, runtime, student, user_id, now)
     left += [
         f"{path}: {what} can't be read and may be theirs; the rest is in the archive: delete that file"

@@ -210,6 +210,22 @@ class Streams:
             counts[stream.key] = max(stream.synced, counts.get(stream.key, 0))
         await asyncio.to_thread(self._notes.add, counts, sync=True)
 
+    def written(self) -> Callable[[], None]:
+        """What notes all counts as they are now; to be called when all that the archive has now is on disk.
+
+        What it gives raises ``OSError``.
+        """
+        notes = self._notes
+        counts = {key: stored.n for key, stored in self._stored.items()}
+        for stream in self._streams.values():
+            counts[stream.key] = max(stream.whole, counts.get(stream.key, 0))
+
+        def note() -> None:
+            if notes is not None:
+                notes.add({key: count for key, count in counts.items() if count}, sync=True)
+
+        return note
+
     # -- in the store --------------------------------------------------------------------------
 
     async def load(self, store: Store) -> None:

@@ -396,17 +396,22 @@ class Archive:
         for file in files:
             file.sync()
 
-    async def erase(self, student: str, user_id: str, time: float) -> tuple[int, int]:
+    async def erase(
+        self, student: str, user_id: str, time: float, written: Callable[[], Callable[[], None]] | None = None
+    ) -> tuple[int, int]:
         """Erase a learner (safe id, and the id that clients gave) from all that is written by now.
 
         Gives how many events and how many rejected frames went; their numbers stay. ``time`` is in seconds
-        since 1970 (UTC). New events go on into a segment of their own meanwhile.
+        since 1970 (UTC). New events go on into a segment of their own meanwhile. ``written`` is asked when
+        all that may go is written; what it gives is called, in a thread, when that is on disk and before
+        anything goes.
         """
         from lo_kernel.engine.archive.erasing import erase_from_files
 
         await self.flush()
         async with self._syncing:
             self.write()
+            before = written() if written is not None else None
             done = self._open_files()
             self._full, self._file, self._rejected_file = [], None, None
             # what is written anew: nothing of it may be opened from here on
@@ -414,6 +419,8 @@ class Archive:
             self._holds_rejections = True
 
             def erase() -> tuple[int, int]:
+                if before is not None:
+                    before()
                 with self._keeping:
                     # as they are now: one may have been compressed since
                     segments = [segment for segment in self.segments() if segment.first in closed]
