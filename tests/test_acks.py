@@ -196,6 +196,8 @@ async def test_a_newer_connection_takes_the_stream_over(settings: Settings) -> N
             assert told == 10
             with contextlib.suppress(ConnectionError):  # it was closed
                 await say(old, *[typed(number) for number in range(10, 20)])
+            message = await old.receive(timeout=5)
+            assert (message.data, message.extra) == (1000, "the stream goes on by a newer connection")
             await say(new, *[typed(number) for number in range(10, 20)])
             await hear_count(new, 20)
         numbers = [body["number"] for body in bodies(runtime) if body["event"] == "keystroke"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 from ingest_parts import SOURCE, connect, count, expect, hear, idle, key_of, running, say, typed, who
 from waiting import auntil
@@ -62,6 +63,10 @@ async def test_an_owner_whose_workspace_was_taken_follows(
                 await second.add_reducer("count", count, module="tests").ready()
                 await say(ws, *[typed(number) for number in range(100)])
                 await auntil(lambda: first._follower is not None)
+                while (message := await ws.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+                    pass
+                assert message.data == 1012  # come back
+                assert "another process has this workspace now" in str(message.extra)
                 told = first.errors.of("workspace lock")
                 assert [entry.kind for entry in told] == ["Taken"]
                 assert second.url in told[0].message

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from ingest_parts import bodies, connect, hear, rejected, running, say, talking, typed, who
+from ingest_parts import bodies, connect, hear, idle, rejected, running, say, talking, typed, who
 from test_acks import STREAM, hear_count, lock
 
 from lo_kernel.settings import Settings
@@ -74,6 +74,27 @@ async def test_where_they_can_not_be_counted_the_client_has_to_ask(
         (kept,) = rejected(runtime.workspace.path)
         assert kept["reason"] == reason
         assert kept.get("stream") != STREAM
+
+
+async def test_a_frame_that_can_not_be_counted_is_kept_once(settings: Settings) -> None:
+    """However often its stream brings it: told each time, and from the second on what else can be done."""
+    broken, other = '[{"event": "x"}, {"event":}]', "[oops"
+    reasons = []
+    async with running(settings) as runtime:
+        for frame in (broken, broken, broken, other, broken):
+            async with connect(runtime.ingest_url) as ws:
+                await say(ws, lock(user_id="u0"), frame)
+                await hear(ws, "error")
+                message = await ws.receive(timeout=5)
+                assert message.data == 1007
+                reasons.append("a new stream" in str(message.extra))
+        async with connect(runtime.ingest_url) as ws:
+            await say(ws, lock("another", user_id="u0"), broken)
+            await hear(ws, "error")
+        await idle(runtime)
+        kept = [entry["text"] for entry in rejected(runtime.workspace.path)]
+        assert kept == [broken, other, broken, broken]
+        assert reasons == [False, True, True, False, False]
 
 
 async def test_what_is_no_array_and_no_json_is_one_event(settings: Settings) -> None:

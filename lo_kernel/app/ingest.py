@@ -184,8 +184,8 @@ async def _receive(ws: web.WebSocketResponse, source: Source) -> None:
         with contextlib.suppress(LOError, TimeoutError):  # what came is safe with the archive; states follow
             await asyncio.wait_for(pipeline.sync(), _PATIENCE)
         await ws.close()
-    except Fenced:
-        await ws.close()
+    except Fenced as error:
+        await ws.close(message=str(error).encode())
     except Uncounted as error:
         await ws.close(code=error.code, message=str(error).encode())
     finally:
@@ -199,8 +199,8 @@ async def _too_large(ws: web.WebSocketResponse, source: Source, size: int) -> No
 
 
 def _closer_of(ws: web.WebSocketResponse) -> Close:
-    async def close() -> None:
-        await ws.close(message=b"the stream goes on by a newer connection")
+    async def close(code: int, reason: str) -> None:
+        await ws.close(code=code, message=reason.encode())
 
     return close
 

@@ -44,7 +44,7 @@ _STREAM_NAME = 200  # characters
 _COMMANDS = frozenset({"bad_lock_fields", "bad_ack", "bad_blob", "store"})  # not counted in a stream
 
 Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
-Close = Callable[[], Coroutine[Any, Any, None]]
+Close = Callable[[int, str], Coroutine[Any, Any, None]]
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -57,6 +57,9 @@ class Terminate(Exception):
 class Fenced(Exception):
     """A newer connection goes on with the stream of this one."""
 
+    def __init__(self) -> None:
+        super().__init__("the stream goes on by a newer connection")
+
 
 class Uncounted(Exception):
     """A frame was refused, and how many events of the stream it had can't be known.
@@ -64,8 +67,12 @@ class Uncounted(Exception):
     The client has to come back, and go on from the count that it is told; ``code`` is the one to close with.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__("the events of a frame can't be counted: come back, and send what comes after n")
+    def __init__(self, reason: str, *, again: bool = False) -> None:
+        super().__init__(
+            "the same frame came again: mend it, or leave it out and go on in a new stream"
+            if again
+            else "the events of a frame can't be counted: come back, and send what comes after n"
+        )
         self.code = {"too_large": 1009, "binary": 1003}.get(reason, 1007)
 
 
@@ -73,7 +80,7 @@ class Source:
     """One connection that events come in by.
 
     ``at`` is what the server knows of where it comes from (origin, agent, ip); ``send`` takes replies,
-    ``close`` ends the connection.
+    ``close`` ends the connection, with a code (RFC 6455, 7.4) and a reason.
     """
 
     def __init__(self, runtime: Runtime, at: dict[str, Any], send: Send, close: Close | None = None) -> None:
@@ -365,7 +372,9 @@ class Source:
     async def leave(self) -> None:
         """End the connection: events no longer go in here."""
         if self._close is not None:
-            await self._close()
+            await self._close(
+                1012, "another process has this workspace now: come back, it says where events go"
+            )
 
     async def _fence(self) -> None:
         """Take nothing more: the client came back on another connection, and goes on there."""
@@ -373,7 +382,7 @@ class Source:
         await self.end()
         self.sender = None
         if self._close is not None:
-            self._spawn(self._close())
+            self._spawn(self._close(1000, str(Fenced())))
 
     def _acknowledge(self) -> None:
         """More is on disk; the client is told now, or when the last time is long enough ago."""
@@ -449,9 +458,10 @@ class Source:
             return
         parts = elements(data, text=error.reason != "binary")
         if parts is None:
-            self._put_away(data, error, None)
+            again = self.runtime.pipeline.streams.came_again(self.stream, data)
+            self._put_away(data, error, 0 if again else None)
             await self._complain(error, always=True)
-            raise Uncounted(error.reason)
+            raise Uncounted(error.reason, again=again)
         before = self.errors // 100
         for count, part in enumerate(parts, 1):
             raw = bytes(part)
@@ -479,7 +489,7 @@ class Source:
             await self.runtime.pipeline.room()
 
     def _put_away(self, raw: bytes, error: EventError, number: int | None) -> None:
-        """Keep what is no event, with its number where it came by a stream."""
+        """Keep what is no event, with its number where it came by a stream; 0 where it is kept already."""
         runtime, stream = self.runtime, self.stream
         self.errors += 1
         runtime.errors.add("events in", error, kind=error.reason, event=raw[:200].decode(errors="replace"))

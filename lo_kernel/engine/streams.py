@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ __all__ = ["Stream", "Streams"]
 _ROW = "lo_kernel.streams"
 _GENERATION = -2
 _NOTE_EVERY = 100  # events of a stream between two notes of its count
+_UNCOUNTED = 1000  # streams whose last frame that could not be counted is known
 _SLICE = 1000  # counts that are read at a time
 
 
@@ -108,6 +110,7 @@ class Streams:
         self._let_go: list[Stream] = []  # with the commit that is on its way
         self._rejected: Path | None = None
         self._notes: Notes | None = None
+        self._uncounted: dict[str, bytes] = {}  # by key: a hash of what could not be counted last
 
     # -- counting ------------------------------------------------------------------------------
 
@@ -159,6 +162,17 @@ class Streams:
         """What waited for an identity is in the archive."""
         stream.first_held = None
         stream.above.clear()
+
+    def came_again(self, stream: Stream, data: bytes) -> bool:
+        """Whether something that can't be counted is what this stream brought the last time, too."""
+        digest = blake2b(data, digest_size=16).digest()
+        if self._uncounted.pop(stream.key, None) == digest:
+            self._uncounted[stream.key] = digest
+            return True
+        while len(self._uncounted) >= _UNCOUNTED:
+            del self._uncounted[next(iter(self._uncounted))]
+        self._uncounted[stream.key] = digest
+        return False
 
     def marks(self) -> list[tuple[Stream, int]]:
         """What will be on disk when the archive, as it is now, is."""
