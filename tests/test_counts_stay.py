@@ -156,6 +156,27 @@ async def test_counts_under_the_names_of_streams_are_found(settings: Settings) -
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+async def test_a_stream_that_is_called_like_the_key_of_another_begins_with_nothing(
+    settings: Settings,
+) -> None:
+    """At once, and where a start has to count it from the archive."""
+    name = stream_key(STREAM)
+    async with running(settings) as runtime:
+        await told(runtime, 0, who(), *[typed(number) for number in range(6)])
+        await idle(runtime)
+        async with connect(runtime.ingest_url) as ws:
+            await say(ws, lock(name, user_id="ben"))
+            assert (await hear(ws, "ack"))["n"] == 0
+            runtime.pipeline.store = Faulty(runtime.store)
+            runtime.pipeline.store.down = True
+            await say(ws, typed(1))
+            await hear_count(ws, 1, name)
+    async with running(settings) as runtime, connect(runtime.ingest_url) as ws:
+        await say(ws, lock(name, user_id="ben"))
+        assert (await hear(ws, "ack"))["n"] == 1
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("array", [False, True])
 async def test_an_event_that_is_held_is_acknowledged_when_it_comes_again(
     settings: Settings, array: bool

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -23,8 +24,9 @@ from lo_kernel.engine.archive.lines import sync_folder
 from lo_kernel.engine.archive.segments import write_whole
 from lo_kernel.errors import ArchiveError
 
-__all__ = ["Notes", "Place", "stream_key"]
+__all__ = ["Notes", "Place", "is_stream_key", "stream_key"]
 
+_KEY: Final = re.compile("#[0-9a-f]{32}")
 _MUCH: Final = 4 << 20  # bytes from which on a start looks whether old notes can go
 _LOOK: Final = 256  # bytes that tell whether a file is what it was
 
@@ -36,6 +38,11 @@ def stream_key(stream_id: str) -> str:
     '#37d8cc3a263d7fd9da53cf543ca1217a'
     """
     return "#" + blake2b(stream_id.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def is_stream_key(name: str) -> bool:
+    """Whether a name in what is stored is a stream's key, or the stream's own name, as in stores before."""
+    return _KEY.fullmatch(name) is not None
 
 
 class Place(NamedTuple):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from lo_kernel.engine.acknowledged import Notes, Place, stream_key
+from lo_kernel.engine.acknowledged import Notes, Place, is_stream_key, stream_key
 from lo_kernel.engine.store import Commit, ReducerRow, Store
 from lo_kernel.errors import LOError
 
@@ -45,6 +45,12 @@ def _merged(*texts: bytes | None) -> _Stored:
     """What is stored of a stream, also under the name that it had in stores before."""
     found = [_decode(text) for text in texts if text is not None]
     return max(found, key=lambda each: each.n) if found else _Stored(0)
+
+
+def _names(stream_id: str) -> list[str]:
+    """Under which names a stream may be stored: its own only where that isn't another one's key."""
+    key = stream_key(stream_id)
+    return [key] if is_stream_key(stream_id) else [key, stream_id]
 
 
 class _Rejected(msgspec.Struct):
@@ -122,7 +128,7 @@ class Streams:
             changed = True
             stored = self._stored.pop(key, None)
             if stored is None:
-                stored = _merged(*await store.get_many(_GENERATION, [key, stream_id]))
+                stored = _merged(*await store.get_many(_GENERATION, _names(stream_id)))
                 changed = False
                 stream = self._streams.get(key)  # another connection may have been quicker
             if stream is None:
@@ -218,7 +224,7 @@ class Streams:
         for start in range(0, len(keys), _SLICE):
             part = keys[start : start + _SLICE]
             for name, text in zip(part, await store.get_many(_GENERATION, part), strict=True):
-                key = name if name[:1] == "#" and len(name) == 33 else stream_key(name)
+                key = name if is_stream_key(name) else stream_key(name)
                 counts[key] = max(_merged(text).n, counts.get(key, 0))
         for stream in self._streams.values():
             counts[stream.key] = max(stream.synced, counts.get(stream.key, 0))
@@ -326,7 +332,7 @@ class Streams:
         asked = list({**names, **noted})
         try:
             texts = await store.get_many(_GENERATION, asked)
-            before = await store.get_many(_GENERATION, list(names.values()))
+            before = await store.get_many(_GENERATION, [_names(name)[-1] for name in names.values()])
         except LOError:
             self.position, self._rejected_at, self._noted_at = (
                 0,
