@@ -24,6 +24,7 @@ from lo_kernel.kernel.audit.reading import AuditReader
 from lo_kernel.kernel.audit.requests import KernelRecord
 from lo_kernel.kernel.audit.verify import verify
 from lo_kernel.kernel.host import AppHost
+from lo_kernel.lock import FileLock
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
@@ -208,6 +209,38 @@ async def test_the_next_try_finishes_it(workspace: Path, monkeypatch: pytest.Mon
         assert report.texts == 1
         assert not known(runtime, ADA)
     whole_without_ada(workspace)
+
+
+async def test_another_process_at_the_names_is_waited_for(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else is done by then, and would be done again; where it takes too long, the next try goes on."""
+    async with recorded_app(workspace) as runtime:
+        await fill(runtime)
+        other, forget, tries = FileLock(workspace / "names.lock"), runtime.made_up.forget, []
+
+        def tried(student: str) -> bool:
+            tries.append(student)
+            return forget(student)
+
+        monkeypatch.setattr(runtime.made_up, "forget", tried)
+        assert other.acquire()
+        erasing = asyncio.ensure_future(erase(runtime, ADA))
+        await auntil(lambda: len(tries) > 3 or erasing.done())
+        other.release()
+        await erasing
+        assert tries[:4] == [ADA] * 4
+        assert runtime.made_up.find(ADA) is None
+        assert not left_behind(workspace)
+
+        monkeypatch.setattr("lo_kernel.app.erasing._NAME_WITHIN", 0.0)
+        assert other.acquire()
+        with pytest.raises(TimeoutError, match="try again"):
+            await erase(runtime, BEN)
+        assert left_behind(workspace)
+        other.release()
+        await erase(runtime, BEN)
+        assert runtime.made_up.find(BEN) is None
 
 
 async def test_erasing_another_finishes_it_too(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ OUT_OF_REACH: Final = (
 
 Named = Callable[[str], bool]
 _SHOWN: Final = 20  # numbers of events that the report names
+_NAME_WITHIN: Final = 10.0  # s that another process may be at the file of made-up names
 _OLD_STATES: Final = 60.0  # s that the deletion of old states may take before the report says so
 
 
@@ -140,7 +141,7 @@ async def _erase(runtime: Runtime, begun: Unfinished) -> Erased:
     await _forget(runtime, student, before)
     await _old_states(runtime, left)
     await _checkpoint(runtime, left)
-    runtime.made_up.forget(student)
+    await _forget_name(runtime, student)
     runtime.rosters.notebook_names.forget(student)
     for entry in await asyncio.to_thread(_errors_naming, runtime, named):
         runtime.errors.drop(entry)
@@ -180,6 +181,19 @@ async def _forget(runtime: Runtime, student: str, before: int) -> None:
 
     if found := await asyncio.to_thread(later):
         runtime.learners.join(found)
+
+
+async def _forget_name(runtime: Runtime, student: str) -> None:
+    """Delete the made-up name; ``TimeoutError`` where another process is at the file all the time."""
+    end = time.monotonic() + _NAME_WITHIN
+    while True:
+        try:
+            runtime.made_up.forget(student)
+            return
+        except TimeoutError:
+            if time.monotonic() > end:
+                raise
+        await asyncio.sleep(0.005)
 
 
 def _events_of_others(runtime: Runtime, ids: list[str], named: Named) -> list[str]:
