@@ -13,7 +13,7 @@ __all__ = ["compressed", "study_event", "study_log", "study_text"]
 SOURCE = "org.mitros.writing_analytics"
 
 
-def study_event(number: int, learner: str = "u0", **more: Any) -> dict[str, Any]:
+def study_event(number: int, learner: str = "u0", /, **more: Any) -> dict[str, Any]:
     """An event as the deployed system logs it; its time is ``1700000000 + number``."""
     auth = {
         "sec": "unauthenticated",
