@@ -165,21 +165,25 @@ def parse_time(value: Any) -> float | None:
     """
     if isinstance(value, str):
         value = value.strip()
-        if (moment := _written(value)) is not None:
+        dated = value[4:5] in ("-", "/") or (len(value) in (8, 14) and value.isdigit())
+        number = None if dated else _number(value)
+        if number is None and (moment := _written(value)) is not None:
             return moment
-        try:
-            value = float(value) if "_" not in value else None
-        except ValueError:
-            return None
+        value = _number(value) if dated else number
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e17:
         return None
     return float(value) / (1e6 if value >= 1e14 else 1e3 if value >= 1e11 else 1.0)
 
 
+def _number(text: str) -> float | None:
+    try:
+        return float(text) if "_" not in text else None
+    except ValueError:
+        return None
+
+
 def _written(text: str) -> float | None:
     """The time of a text that is a date, maybe with a time of day."""
-    if text.isdigit() and len(text) not in (8, 14):
-        return None
     if text[4:5] == "-":  # as nearly all are
         with contextlib.suppress(ValueError):
             moment = datetime.fromisoformat(text)
