@@ -247,7 +247,7 @@ async def test_arrays_in_a_stream_are_numbered_and_resent_ones_left_out(settings
         await say(ws, lock, who("u0"), [typed(number) for number in range(150)])
         while (await hear(ws, "ack"))["n"] < 151:
             pass
-        stream = runtime.pipeline.streams._streams["s"]
+        (stream,) = runtime.pipeline.streams._streams.values()
         stream.held = {153, 155}
         await say(ws, [typed(number) for number in range(150, 155)])
         while (await hear(ws, "ack"))["n"] < 156:
