@@ -334,6 +334,7 @@ class Runtime:
 
     async def _leave(self) -> None:
         self.workspace.disown()
+        await self._look_no_more()
         leaving = [asyncio.ensure_future(source.leave()) for source in list(self.sources)]
         if leaving:
             await asyncio.wait(leaving, timeout=_LEAVE_WITHIN)
@@ -347,13 +348,14 @@ class Runtime:
     async def _hand_over(self) -> None:
         """Leave archive and store to another process, and make states of its own from the archive."""
         store = open_store("memory", "")
-        self.archive.give_up()
+        await self.archive.give_up()
         await self.store.close()
         self.pipeline.streams = Streams()
         self.archive.open(writable=False)
         await take_stock(self.pipeline, store)
         await self.registry.move(store)
         self.store = self.pipeline.store = store
+        self.pipeline.give_room()
 
     def _begin_without(self, error: StoreAwayError) -> None:
         """Take events in, and look for the store until it answers: registrations wait for what it has."""
@@ -362,6 +364,12 @@ class Runtime:
         self.pipeline.routed = self.pipeline.synced = self.archive.last
         self.registry.loaded.clear()
         self._looking = asyncio.get_running_loop().create_task(self._look_for_store(self.archive.last))
+
+    async def _look_no_more(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+            self._looking = None
 
     async def _look_for_store(self, began: int) -> None:
         delay = _LOOK_EVERY[0]
@@ -467,10 +475,7 @@ class Runtime:
             await self._follower.stop()
             self._follower = None
         self.meter.stop()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
-            self._looking = None
+        await self._look_no_more()
         if self._asking is not None:
             self._asking.dashboards.close()
             self._asking.live.close()

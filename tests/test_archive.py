@@ -689,3 +689,63 @@ async def test_what_another_process_left_unsynced_is_synced_before_it_counts(
     assert sorted(synced) == [*(f"events-{number:012d}.jsonl" for number in (1, 2, 3)), "rejected.jsonl"]
     second.close()
     first.close()
+
+
+async def test_an_archive_given_up_in_the_middle_of_a_sync_can_be_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files go when nobody is at them any more; what was not written then isn't later."""
+    archive, ada = opened(tmp_path), sender("ada")
+    archive.append(ada, b'{"event":"x"}', 1.5)
+    begun, go, real = threading.Event(), threading.Event(), lines._sync
+
+    def slow(descriptor: int) -> None:
+        begun.set()
+        go.wait(5)
+        real(descriptor)
+
+    monkeypatch.setattr(lines, "_sync", slow)
+    flushed = asyncio.ensure_future(archive.flush())
+    await auntil(begun.is_set)
+    archive.append(ada, b'{"event":"waits"}', 1.5)
+    given_up = asyncio.ensure_future(archive.give_up())
+    await asyncio.sleep(0)
+    with pytest.raises(NotOwnerError):
+        archive.append(ada, b'{"event":"late"}', 1.5)
+    go.set()
+    await given_up
+    assert await flushed == 1
+    archive.open(writable=True)
+    archive.append(ada, b'{"event":"y"}', 1.5)
+    assert await archive.flush() == 2
+    assert [record.n for record in archive.read()] == [1, 2]
+    archive.close()
+
+
+async def test_what_was_found_and_refused_by_the_disk_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that a killed process left are not taken for safe before a sync has gone well."""
+    first, ada = opened(tmp_path), sender("ada")
+    first.append(ada, b'{"event":"x"}', 1.5)
+    first.write()
+    archive = opened(tmp_path)
+    written: list[int] = []
+    fails, again = iter([True]), LineFile._write_again
+
+    def sync(descriptor: int) -> None:
+        if next(fails, False):
+            raise OSError(5, "Input/output error")
+
+    def write_again(file: LineFile, size: int) -> None:
+        written.append(size - file._safe)
+        again(file, size)
+
+    monkeypatch.setattr(lines, "_sync", sync)
+    monkeypatch.setattr(LineFile, "_write_again", write_again)
+    with pytest.raises(ArchiveError, match="Input/output"):
+        await archive.flush()
+    assert await archive.flush() == 1
+    assert written == [archive.segments()[0].path.stat().st_size]
+    archive.close()
+    first.close()

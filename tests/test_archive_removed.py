@@ -90,13 +90,14 @@ async def test_what_came_goes_behind_a_file_that_was_put_in_the_place(tmp_path: 
     archive.close()
 
 
-async def test_a_file_that_is_cut_off_is_told(tmp_path: Path) -> None:
-    """What is gone can't be brought back; what comes is written behind what is left."""
+@pytest.mark.parametrize("half", [0, 20])
+async def test_a_file_that_is_cut_off_is_told(tmp_path: Path, half: int) -> None:
+    """What is gone can't be brought back; what comes is written behind the last whole line that is left."""
     archive = opened(tmp_path, segment_bytes=1_000_000)
     await fill(archive, 50)
     path = archive.segments()[0].path
     ends = [index for index, byte in enumerate(path.read_bytes()) if byte == 10]
-    os.truncate(path, ends[29] + 1)
+    os.truncate(path, ends[29] + 1 + half)
     await fill(archive, 10)
     assert [entry.kind for entry in archive.errors] == ["CutOff"]
     assert numbers(archive) == [*range(1, 31), *range(51, 61)]

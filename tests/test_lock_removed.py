@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
-from ingest_parts import SOURCE, connect, count, expect, hear, idle, key_of, running, say, typed, who
+from ingest_parts import (
+    SOURCE,
+    connect,
+    count,
+    expect,
+    hear,
+    idle,
+    key_of,
+    running,
+    say,
+    state_of,
+    typed,
+    who,
+)
 from waiting import auntil
 
+from lo_kernel.engine.replay import replay
+from lo_kernel.errors import LOError
 from lo_kernel.lock import FileLock
 from lo_kernel.settings import Settings
 from lo_kernel.workspace import Workspace
@@ -41,6 +58,38 @@ async def test_a_removed_lock_is_made_again_where_nobody_took_it(
             await auntil(lambda: runtime.pipeline.synced == 2)
         assert runtime.workspace.locked_again == 2
         assert runtime.takes_events
+
+
+async def test_a_replay_ends_where_the_workspace_is_taken(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had given to the archive is there, and in no state is more; nobody is held up for good."""
+    monkeypatch.setattr("lo_kernel.runtime._GUARD_EVERY", 3600)
+    monkeypatch.setattr("lo_kernel.engine.commits._ROOM", 400)
+    file = tmp_path / "x.jsonl"
+    file.write_text(
+        "".join(json.dumps({**typed(number), "user_id": "r0"}) + "\n" for number in range(20_000))
+    )
+    async with running(settings) as first:
+        await first.add_reducer("count", count, module="tests").ready()
+        job = asyncio.ensure_future(replay(first, [file]))
+        await auntil(lambda: first.archive.last > 1000)
+        (first.workspace.path / "owner.lock").unlink()
+        async with running(settings) as second:
+            assert second.takes_events
+            await second.add_reducer("count", count, module="tests").ready()
+            with pytest.raises(LOError, match="another"):
+                await asyncio.wait_for(job, 20)
+            await auntil(lambda: first._follower is not None)
+            held = second.archive.last
+            assert 0 < held < 20_000
+            async with connect(second.ingest_url) as ws:
+                await say(ws, who("u0"), typed())
+                for each in (first, second):
+                    await expect(each, key_of("u0"), {"n": 1})
+                    assert await state_of(each, key_of("r0")) == {"n": held}
+            assert first.archive.unwritten == 0
+            assert not first.pipeline.full
 
 
 @pytest.mark.parametrize("store", ["sqlite", "memory"])

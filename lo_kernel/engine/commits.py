@@ -91,6 +91,11 @@ class Committer:
         self._room.clear()
         self.wake()
 
+    def give_room(self) -> None:
+        """Hold nobody up: what waited is here no more."""
+        self.full, self._large = False, 0
+        self._room.set()
+
     async def room(self) -> None:
         """Wait until the disk has taken enough for more to come in."""
         await self._room.wait()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from lo_kernel.engine.archive import Archive, Cursor, Senders
+from lo_kernel.engine.archive import UNSOUND, Archive, Cursor, Senders
 from lo_kernel.engine.archive.lines import decode_body
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.learners import Learners
@@ -53,11 +53,15 @@ async def _count(
     found: dict[str, set[int]] = {}
     senders = Senders()
     with contextlib.closing(archive.cursor(min(counted, seen))) as cursor:
-        while records := cursor.read():
+        while records := cursor.read(checked=False):
             for record in records:
                 if end is not None and record.n > end:
                     return found
-                sender = senders.of(record)
+                try:
+                    sender = senders.of(record)
+                except UNSOUND:
+                    cursor.sound([record])  # it is told
+                    continue
                 if record.n > seen:
                     learners.seen(sender.identity, record.t)
                 if record.n > counted and record.s is not None and "stream" in sender.mark:
@@ -136,10 +140,15 @@ class Follower:
 
     def _step(self) -> bool:
         assert self._cursor is not None
-        records = self._cursor.read()
+        records = self._cursor.read(checked=False)
         for record in records:
-            sender = self._senders.of(record)
-            body = decode_body(record.body)
+            try:
+                sender, body = self._senders.of(record), decode_body(record.body)
+            except UNSOUND:
+                body = None
+            if type(body) is not dict:
+                self._cursor.sound([record])  # it is told
+                continue
             self.archive.last = record.n
             self.pipeline.accepted += 1
             self.pipeline.route(record.n, sender, body, record.body, record.t)

@@ -163,20 +163,23 @@ class LineFile:
     operating system may tell of it once, and forget it. Raises ``OSError``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, synced: bool = True) -> None:
+        """``synced``: whether what is there already is on disk for sure."""
         self.path = path
         self._descriptor = os.open(path, _AT_THE_END, 0o600)
         self.size = self._began = os.fstat(self._descriptor).st_size
         self._torn = False
         self._named = False  # whether its name is on disk, too
-        self._safe = self.size  # bytes of it that are
+        self._safe = self.size if synced else 0  # bytes of it that are
         self._failed = False
+        self._lost = 0  # bytes that somebody cut off, until that was told
 
     def append(self, data: bytes) -> None:
         """Hand lines to the operating system; they are on disk after :meth:`sync`."""
         if self._torn:
             os.ftruncate(self._descriptor, self.size)
             self._torn = False
+        self._see_end()
         view, done = memoryview(data), 0
         try:
             while done < len(view):
@@ -212,9 +215,8 @@ class LineFile:
             while at < size:
                 file.seek(at)
                 data = file.read(min(CHUNK, size - at))
-                if (
-                    not data or b"\0" in data or not same
-                ):  # no line holds a zero: they stand where pages were given up
+                # no line holds a zero: they stand where pages were given up
+                if not data or b"\0" in data or not same:
                     raise OSError(
                         errno.EIO,
                         f"the disk lost what was written to {self.path.name} behind byte {at:,}, which was "
@@ -230,12 +232,11 @@ class LineFile:
         Not while it is synced. Gives what was found, as a kind and a sentence; none where nothing was. What
         is open can be read to the end, whatever became of its name.
         """
-        found = os.fstat(self._descriptor)
         if os.name != "posix":  # a file that is open can't be removed there
             return None
-        if found.st_size < self.size:
-            lost, self.size = self.size - found.st_size, found.st_size
-            self._safe = min(self._safe, self.size)
+        found = self._see_end()
+        if self._lost:
+            lost, self._lost = self._lost, 0
             return "CutOff", f"somebody cut it off while this process wrote it: {lost:,} bytes of it are lost"
         try:
             if os.path.samestat(found, self.path.stat()):
@@ -252,6 +253,16 @@ class LineFile:
             "another file was put in its place while this process wrote it: what came since it was begun was "
             "put at the end of that one. What was in the first one before is there as far as that one has it"
         )
+
+    def _see_end(self) -> os.stat_result:
+        """Where somebody cut it off, go on behind its last whole line."""
+        found = os.fstat(self._descriptor)
+        if found.st_size < self.size:
+            end = end_of_last_line(self._descriptor, found.st_size)
+            os.ftruncate(self._descriptor, end)
+            self._lost += self.size - end
+            self.size, self._safe = end, min(self._safe, end)
+        return found
 
     def _write_anew(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -79,6 +79,7 @@ class Archive:
         self._file: LineFile | None = None
         self._rejected_file: LineFile | None = None
         self._unsynced: list[LineFile] = []  # written to since they were synced last
+        self._in_sync: list[LineFile] = []
         self._full: list[LineFile] = []  # of segments that are closed: let go of once they are synced
         self._syncing = asyncio.Lock()
         self._reported: set[tuple[Path, str]] = set()
@@ -97,6 +98,8 @@ class Archive:
         A reader that becomes the writer opens it again.
         """
         self.writable = writable
+        self._buffer, self._rejections = [], []  # of when it was written here before, if it was
+        self._full, self._unsynced = [], []
         if writable:
             self._stop.clear()
             for folder in (self.folder, self.rejected_path.parent):
@@ -110,7 +113,7 @@ class Archive:
             tidy(self.folder)
             self._repair(self.rejected_path)
             if self.rejected_path.exists():
-                self._rejected_file = LineFile(self.rejected_path)
+                self._rejected_file = LineFile(self.rejected_path, synced=False)
                 self._written(self._rejected_file)
             self._untidy = True
         segments = self.segments()
@@ -126,9 +129,11 @@ class Archive:
             return
         if writable:
             self._repair(newest.path)
-            self._file = LineFile(newest.path)
+            self._file = LineFile(newest.path, synced=False)
             # what a process wrote that ended before it could sync it goes along with the next sync
-            self._full += [LineFile(segment.path) for segment in segments[:-1] if not segment.packed]
+            self._full += [
+                LineFile(segment.path, synced=False) for segment in segments[:-1] if not segment.packed
+            ]
             for file in (*self._full, self._file):
                 self._written(file)
         self.last = last_number(newest.path, newest.first)
@@ -210,6 +215,7 @@ class Archive:
         ``raw`` is a JSON object without line breaks; ``ordinal`` its number in the acknowledged stream or
         the replayed file that the sender's mark names.
         """
+        self._check_writable()
         self.last = number = self.last + 1
         body = raw if type(raw) is Raw else Raw(raw)
         if ordinal is None:
@@ -226,6 +232,7 @@ class Archive:
         ordinals: Sequence[int] | None = None,
     ) -> int:
         """:meth:`append` several events of one sender and one time; gives the number of the last one."""
+        self._check_writable()
         put, by, number = self._buffer.append, sender.by, self.last
         if ordinals is None:
             for raw in raws:
@@ -240,6 +247,7 @@ class Archive:
 
     def append_many(self, arrivals: Iterable[Arrival]) -> int:
         """:meth:`append` several events; gives the number of the last one."""
+        self._check_writable()
         put, number = self._buffer.append, self.last
         for sender, _, raw, time, ordinal in arrivals:
             number += 1
@@ -280,8 +288,7 @@ class Archive:
 
         Raises :class:`ArchiveError` where that fails; nothing is dropped then, and it can be tried again.
         """
-        if not self.writable:
-            raise NotOwnerError("this process follows the archive of another, which alone writes it")
+        self._check_writable()
         self._see_that_owned()
         try:
             if self._buffer:
@@ -324,11 +331,15 @@ class Archive:
                 "is acknowledged"
             )
 
-    def give_up(self) -> None:
+    def _check_writable(self) -> None:
+        if not self.writable:
+            raise NotOwnerError("this process follows the archive of another, which alone writes it")
+
+    async def give_up(self) -> None:
         """Write no more, and drop what waits: another process writes it now."""
         self.writable = False
-        self._buffer, self._rejections = [], []
-        self.close()
+        async with self._syncing:  # nobody is at the files any more
+            self.close()
 
     def _write_events(self) -> None:
         if self._file is None or self._file.size >= self.segment_bytes:
@@ -373,6 +384,7 @@ class Archive:
             if self._unsynced:
                 files, self._unsynced = self._unsynced, []
                 full, self._full = self._full, []
+                self._in_sync = [*files, *full]
                 try:
                     await asyncio.to_thread(self._sync, files)
                     self._put_back(files)
@@ -383,6 +395,8 @@ class Archive:
                     if isinstance(error, OSError):
                         raise ArchiveError(f"the archive {self.folder} can't be synced: {error}") from error
                     raise
+                finally:
+                    self._in_sync = []
                 for file in full:
                     file.close()
                 self._see_that_owned()
@@ -508,7 +522,9 @@ class Archive:
                 if segment.packed:
                     if not index_path(segment.plain).exists():
                         await self._beside(_mend, segment)
-                elif any(segment.path == file.path for file in (*self._full, *self._unsynced)):
+                elif any(
+                    segment.path == file.path for file in (*self._full, *self._unsynced, *self._in_sync)
+                ):
                     self._untidy = True  # not all on disk yet: the flush that sees to it comes here again
                     return
                 elif self._file is None or segment.path != self._file.path:
