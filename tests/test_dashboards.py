@@ -100,6 +100,8 @@ def test_what_is_no_chart_is_an_error(chart: Any) -> None:
         ({"layer": [{"mark": "bar"}, {"mark": "dot"}]}, "chart, layer 2: expected a mark of .* got 'dot'"),
         ({"hconcat": [{"layer": [{"encoding": {}}]}]}, "chart, hconcat 1, layer 1: expected .* mark, layer"),
         ({"layer": {"mark": "bar"}}, "a list in layer"),
+        ({"layer": []}, "chart: expected one view or more in layer, got an empty list"),
+        ({"vconcat": [{"hconcat": []}]}, "chart, vconcat 1: expected one view or more in hconcat"),
         ({"facet": {"field": "n"}, "spec": {"mark": "pie"}}, "chart, spec: .* got 'pie'"),
         ({"concat": [3]}, "chart, concat 1: expected an object with a mark, got 3"),
     ],

@@ -105,6 +105,8 @@ def check_vega_lite(view: Any, where: str = "chart") -> None:
         views = view.get(part, [])
         if not isinstance(views, list | tuple):
             raise ValueError(f"{where}: expected a list in {part}, got {views!r:.80}")
+        if part in view and not views:
+            raise ValueError(f"{where}: expected one view or more in {part}, got an empty list")
         for number, each in enumerate(views, 1):
             check_vega_lite(each, f"{where}, {part} {number}")
     if "spec" in view:

@@ -6,6 +6,7 @@ import copy
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -117,23 +118,25 @@ class Catalog:
 
         ``query`` is a DAG, a node, or a name: the id of a reducer, of a DAG, ``dag.export``, or an export
         that only one DAG has. An id is what was registered under it, whatever an installed module calls so;
-        with ``dags_first``, as who asks over the wire names DAGs, a DAG of this name comes before. Without
+        a full name is the export, also where the module's reducer has the same for its id. With
+        ``dags_first``, as who asks over the wire names DAGs, a DAG of this name comes before. Without
         ``exports``, all of the DAG (each once, where one has two names).
         """
         if not isinstance(query, str):
             dag = query if isinstance(query, Dag) else Dag.read(query, other=self._other)
             return dag, list(exports) if exports is not None else _each_once(dag)
-        own = None if exports is not None else self._registered(query)
-        if query in self._dags and (own is None or dags_first):
-            dag = self._dags[query]
+        dags = self._dags.copy()  # others may ask on threads of their own
+        own = None if exports is not None else self._registered(query, dags)
+        if query in dags and (own is None or dags_first):
+            dag = dags[query]
             return dag, list(exports) if exports is not None else _each_once(dag)
-        if own is not None:
-            return self._dags[own], [query]
         if exports is None:
-            for name, dag in self._dags.items():
+            for name, dag in dags.items():
                 if query.startswith(f"{name}.") and query[len(name) + 1 :] in dag.exports:
                     return dag, [query[len(name) + 1 :]]
-            having = [dag for dag in self._dags.values() if query in dag.exports]
+            if own is not None:
+                return dags[own], [query]
+            having = [dag for dag in dags.values() if query in dag.exports]
             if len(having) == 1:
                 return having[0], [query]
             if having:
@@ -151,8 +154,7 @@ class Catalog:
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     def __iter__(self) -> Iterator[QueryInfo]:
-        for name in sorted(self._dags):
-            dag = self._dags[name]
+        for name, dag in sorted(self._dags.copy().items(), key=itemgetter(0)):
             for export in _each_once(dag):
                 found = dag.exports[export]
                 yield QueryInfo(
@@ -188,10 +190,10 @@ class Catalog:
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{page}"
 
-    def _registered(self, reducer_id: str) -> str | None:
+    def _registered(self, reducer_id: str, dags: Mapping[str, Dag]) -> str | None:
         """The module of the reducer of this id, where there is one."""
-        modules = [name for name, reducers in self._reducers.items() if reducer_id in reducers]
-        return next((name for name in modules if reducer_id in self._dags[name].exports), None)
+        modules = [name for name, reducers in self._reducers.copy().items() if reducer_id in reducers]
+        return next((name for name in modules if name in dags and reducer_id in dags[name].exports), None)
 
     def _rebuild(self, name: str) -> None:
         source = copy.deepcopy(dict(self._sources.get(name) or {"execution_dag": {}, "exports": {}}))
@@ -208,7 +210,7 @@ class Catalog:
 
     def _other(self, variable: str) -> tuple[Dag, str] | None:
         """The node of another DAG that a variable such as ``other_dag.node`` names."""
-        for name, dag in self._dags.items():
+        for name, dag in self._dags.copy().items():
             if not variable.startswith(f"{name}."):
                 continue
             for node in (variable[len(name) + 1 :], variable):

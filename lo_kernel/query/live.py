@@ -122,7 +122,7 @@ class LiveQueries:
         self, query: Any, parameters: Mapping[str, JSON] | None = None, *, names: Naming = False
     ) -> Shared | None:
         """The computation of a query that somebody is looking at; ``None`` where nobody is."""
-        running = self.executor.prepare(query, None, parameters)
+        running = self.executor.prepare(query, None, parameters, strict=True)  # as those who look prepared it
         try:
             return self._shared.get(_key(query, running, names, None))
         finally:
