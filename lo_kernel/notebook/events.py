@@ -16,6 +16,7 @@ import msgspec
 from lo_kernel.engine.archive import Search, Senders
 from lo_kernel.engine.archive.counting import EventCounter
 from lo_kernel.engine.events import Event
+from lo_kernel.engine.run.interrupting import interruptible
 from lo_kernel.engine.turns import Turns
 from lo_kernel.errors import EventError
 
@@ -321,6 +322,7 @@ def _wanted(
     """What tells the events that are wanted; ``kinds`` takes the first so many names that came by."""
     if where is not None and not callable(where):
         raise EventError(f"where: expected a function of an event, got {where!r}", reason="bad_argument")
+    where = where and interruptible(where)
     if event is None:
         return where
     seen: dict[str, None] = {} if kinds is None else kinds

@@ -4,24 +4,30 @@ A reducer that computes without end holds the loop, so nothing that runs on the 
 of an interrupt elsewhere (a signal's handler, a thread) looks with :func:`call_in` whether a reducer is at
 work, and raises :class:`Interrupted` in it. That is no `KeyboardInterrupt`, which is the user's cell's: it
 counts as the reducer's own failure, so that the event costs nothing but itself. With functions that queries
-call it is the same.
+call it is the same, and with those that :func:`interruptible` gives.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
-__all__ = ["INTERRUPTS", "Interrupted", "call_in"]
+__all__ = ["INTERRUPTS", "Interrupted", "call_in", "interruptible"]
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 INTERRUPTS = 2
 """Interrupts after which a reducer is paused."""
 
-_HERE = str(Path(__file__).parent)
-_ENGINE = str(Path(__file__).parent.parent)
-_PACKAGE = str(Path(_ENGINE).parent)
-_CALLERS = (_HERE, str(Path(_ENGINE) / "fold.py"), str(Path(_PACKAGE) / "query" / "functions.py"))
-_NO_REDUCERS = (_ENGINE, str(Path(_PACKAGE) / "query"))  # what callers call besides
+_HERE = Path(__file__).parent
+_ENGINE = _HERE.parent
+_QUERY = _ENGINE.parent / "query"
+_CALLERS = (f"{_HERE}{os.sep}", str(_ENGINE / "fold.py"), str(_QUERY / "functions.py"))
+_NO_REDUCERS = (f"{_ENGINE}{os.sep}", f"{_QUERY}{os.sep}")  # what callers call besides
 
 
 class Interrupted(BaseException):
@@ -29,6 +35,15 @@ class Interrupted(BaseException):
 
     def __init__(self) -> None:
         super().__init__("it was interrupted, because it did not come to an end")
+
+
+def interruptible(function: Callable[[A], R]) -> Callable[[A], R]:
+    """The same function, of which each call is found by :func:`call_in`."""
+
+    def call(argument: A) -> R:
+        return function(argument)
+
+    return call
 
 
 def call_in(frame: FrameType | None) -> FrameType | None:
