@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lo_kernel.app.dashboards import Dashboard
     from lo_kernel.bridge import LoopBridge
     from lo_kernel.notebook.dashboards_view import DashboardList, DashboardPage
-    from lo_kernel.notebook.live_display import LiveDisplay, LiveDisplays
+    from lo_kernel.notebook.live_display import Checked, LiveDisplay, LiveDisplays
     from lo_kernel.runtime import Runtime
 
 __all__ = ["ChartVerbs"]
@@ -52,7 +52,9 @@ class ChartVerbs(Verbs):
         ``.stop()``, or an hour without a change. Its page is ``/dashboards/<id>``; ``embed="page"`` shows
         that in the notebook instead, where it survives a reload of the browser. The ``id`` comes from the
         title; what differs from a dashboard that is there gets a number after it, and the same again, or
-        the same ``title`` given, replaces that. What can't be drawn raises, and changes no dashboard.
+        the same ``title`` given, replaces that. What can't be drawn raises, and changes no dashboard; of an
+        answer that isn't there within two seconds the chart says it when it is (on the kernel's own loop, of
+        any that has to be waited for).
         """
         from lo_kernel.app.dashboards import Dashboard, own_id
         from lo_kernel.notebook.dashboards_view import check_dashboard
@@ -74,10 +76,10 @@ class ChartVerbs(Verbs):
         before = {
             made for made, (where, when) in self._made.items() if cell and where == cell and when != run
         }
-        check_dashboard(self._runtime, self._bridge, board)
+        checked = check_dashboard(self._runtime, self._bridge, board)
         added = self._bridge.call(lambda: boards.add(identified()))
         self._made[added.id] = (cell, run)
-        return self._shown(added, embed)
+        return self._shown(added, embed, checked)
 
     def overview(
         self, course: str | None = None, *, context: str | None = None, embed: str | None = None
@@ -103,12 +105,14 @@ class ChartVerbs(Verbs):
 
         return DashboardList(self._runtime, self._bridge)
 
-    def _shown(self, board: Dashboard, embed: str | None) -> LiveDisplay | DashboardPage:
+    def _shown(
+        self, board: Dashboard, embed: str | None, checked: Checked | None = None
+    ) -> LiveDisplay | DashboardPage:
         from lo_kernel.notebook.dashboards_view import DashboardPage, live_chart
 
         if embed == "page":
             return DashboardPage(self._runtime, board)
-        return live_chart(self._runtime, self._live_displays(), board)
+        return live_chart(self._runtime, self._live_displays(), board, checked)
 
     def _check_embed(self, embed: str | None) -> None:
         """Raise where nothing could be shown, before anything is made."""

@@ -11,7 +11,7 @@ from lo_kernel.app.browser_address import BrowserAddress, find_address
 from lo_kernel.app.dashboards import Dashboard
 from lo_kernel.app.grid import Grid
 from lo_kernel.app.security import EMBED
-from lo_kernel.notebook.live_display import Drawn, LiveSource, check_now
+from lo_kernel.notebook.live_display import Checked, Drawn, LiveSource, check_now
 from lo_kernel.notebook.sources import PanelSources, QuerySource
 
 if TYPE_CHECKING:
@@ -31,18 +31,21 @@ def browser_address(runtime: Runtime) -> BrowserAddress:
     return found
 
 
-def live_chart(runtime: Runtime, displays: LiveDisplays, dashboard: Dashboard) -> LiveDisplay:
-    """A dashboard as a live chart: one panel by itself, several as a grid."""
+def live_chart(
+    runtime: Runtime, displays: LiveDisplays, dashboard: Dashboard, checked: Checked | None = None
+) -> LiveDisplay:
+    """A dashboard as a live chart: one panel by itself, several as a grid; it begins with what was checked."""
     queries = runtime.dashboards.queries(dashboard.id)
     asked = [(f"{query.dag}.{query.export}", query.parameters) for query in queries]
     address = browser_address(runtime).of(f"dashboards/{dashboard.id}")
-    return displays.make(dashboard.id, *_drawn(runtime, dashboard, asked), address=address)
+    drawn = _drawn(runtime, dashboard, asked)
+    return displays.make(dashboard.id, *drawn, address=address, checked=checked)
 
 
-def check_dashboard(runtime: Runtime, bridge: LoopBridge, dashboard: Dashboard) -> None:
-    """Raise what showing this dashboard would raise, before it is added."""
+def check_dashboard(runtime: Runtime, bridge: LoopBridge, dashboard: Dashboard) -> Checked:
+    """Raise what showing this dashboard would raise, before it is added; the answer to show otherwise."""
     asked = bridge.call(lambda: runtime.dashboards.asked(dashboard))
-    check_now(bridge, *_drawn(runtime, dashboard, asked))
+    return check_now(bridge, *_drawn(runtime, dashboard, asked))
 
 
 def _drawn(

@@ -23,21 +23,37 @@ import time
 import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lo_kernel.app.chart_data import Row
 from lo_kernel.app.charts import MIME, Spec
 from lo_kernel.bridge import LoopBridge
 from lo_kernel.errors import DashboardError
 
-__all__ = ["Drawn", "KernelScreen", "LiveDisplay", "LiveDisplays", "LiveSource", "Screen", "check_now"]
+__all__ = [
+    "Checked",
+    "Drawn",
+    "KernelScreen",
+    "LiveDisplay",
+    "LiveDisplays",
+    "LiveSource",
+    "Screen",
+    "check_now",
+]
 
 Bundle = dict[str, Any]
 
 INTERVAL = 0.5  # seconds between two updates, at least
 IDLE = 3600.0  # seconds without a change after which a chart stops by itself
 _PATIENCE = 2.0  # seconds that a cell waits for the first answer of an app on another thread
-_GLANCE = 0.5  # seconds that it waits for one that it only looks at
+_FRESH = 1.0  # seconds for which a checked answer is shown as it is
+
+
+class Checked(NamedTuple):
+    """An answer that can be drawn, None where it takes longer, and when that was on the monotonic clock."""
+
+    rows: list[dict[str, Any]] | None
+    when: float
 
 
 class LiveSource(Protocol):
@@ -125,6 +141,7 @@ class LiveDisplay:
         source: LiveSource,
         *,
         address: str = "",
+        checked: Checked | None = None,
         interval: float = INTERVAL,
         idle: float = IDLE,
     ) -> None:
@@ -136,6 +153,7 @@ class LiveDisplay:
         self._screen = displays.screen
         self._bridge = displays.bridge
         self._source = source
+        self._checked = checked  # for the first display
         self._interval = interval
         self._idle = idle
         self._cell: Any = None
@@ -163,7 +181,10 @@ class LiveDisplay:
         Wherever else a chart of this id was shown, this one takes over. An answer that can't be had raises
         here, in the cell, and so does a ``field`` that isn't one of its columns.
         """
-        rows = check_now(self._bridge, self.chart, self._source, _PATIENCE)
+        checked, self._checked = self._checked, None
+        if checked is None or time.monotonic() - checked.when > _FRESH:
+            checked = check_now(self._bridge, self.chart, self._source)
+        rows = checked.rows
         cell = self._screen.cell()
         self._displays.take_over(self, cell)
         with self._sending:
@@ -305,12 +326,21 @@ class LiveDisplays:
         self._shown: dict[str, LiveDisplay] = {}
         self._outputs = 0
 
-    def make(self, chart_id: str, chart: Drawn, source: LiveSource, *, address: str = "") -> LiveDisplay:
+    def make(
+        self,
+        chart_id: str,
+        chart: Drawn,
+        source: LiveSource,
+        *,
+        address: str = "",
+        checked: Checked | None = None,
+    ) -> LiveDisplay:
         """A chart, not shown yet.
 
-        ``chart_id`` is the same each time its cell runs; ``address`` is that of its page.
+        ``chart_id`` is the same each time its cell runs; ``address`` is that of its page. Shown at once, it
+        has the answer that was ``checked``, without asking for it again.
         """
-        return LiveDisplay(self, chart_id, chart, source, address=address)
+        return LiveDisplay(self, chart_id, chart, source, address=address, checked=checked)
 
     @property
     def shown(self) -> Mapping[str, LiveDisplay]:
@@ -340,10 +370,8 @@ class LiveDisplays:
             display.stop("stopped with its kernel")
 
 
-def check_now(
-    bridge: LoopBridge, chart: Drawn, source: LiveSource, patience: float = _GLANCE
-) -> list[dict[str, Any]] | None:
-    """The answer without waiting long; None where it takes longer than ``patience``, in seconds.
+def check_now(bridge: LoopBridge, chart: Drawn, source: LiveSource) -> Checked:
+    """The answer, where it is there within two seconds; on the app's own loop, where it needs no waiting.
 
     Raises why it can't be had, and :class:`DashboardError` where it can't be drawn as ``chart``.
     """
@@ -352,12 +380,12 @@ def check_now(
         rows = _at_once(source.now())
     else:
         try:
-            rows = bridge.run_sync(asyncio.wait_for(source.rows(), patience))
+            rows = bridge.run_sync(asyncio.wait_for(source.rows(), _PATIENCE))
         except TimeoutError:
-            return None
+            rows = None
     if problem := chart.problem(rows or []):
         raise DashboardError(problem)
-    return rows
+    return Checked(rows, time.monotonic())
 
 
 def _at_once(work: Coroutine[Any, Any, list[dict[str, Any]]]) -> list[dict[str, Any]] | None:
