@@ -112,7 +112,7 @@ async def test_an_answer_that_takes_too_long_is_drawn_when_it_comes(
             await gate.wait()
             return ROWS
 
-        chart = await asyncio.to_thread(lo.dashboard, q.call("gated")(), field="zz")
+        chart: Any = await asyncio.to_thread(lo.dashboard, q.call("gated")(), field="zz")
         await asyncio.to_thread(chart.show)
         assert len(paper.first) == 1
         gate.set()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from query_parts import Parts, Reducer
+from waiting import auntil
 
 from lo_kernel.bridge import LoopBridge
 from lo_kernel.errors import LOError, QueryError
@@ -28,8 +29,9 @@ async def test_a_job_says_that_its_result_is_awaited() -> None:
     job: Any = Job("query chars", work(), LoopBridge(asyncio.get_running_loop()))
     with pytest.raises(TypeError, match=r"write \(await \.\.\.\)\[0\], as in rows = await lo\.query"):
         job[0]
-    with pytest.raises(TypeError, match="a job has no items"):
-        list(job)
+    for through in (list, lambda rows: [*rows], lambda rows: 7 in rows):
+        with pytest.raises(TypeError, match=r"write .*\.\.\. in await \.\.\., or rows = await lo\.query"):
+            through(job)
     with pytest.raises(AttributeError, match=r"write \(await \.\.\.\)\.to_frame, as in rows = await"):
         job.to_frame()
     assert not hasattr(job, "_repr_html_")
@@ -54,6 +56,62 @@ async def test_what_is_read_from_the_store_is_read_when_it_is_awaited(workspace:
         assert await reading == {"n": 1}
         both: Any = await asyncio.gather(kvs["x"], kvs.keys("x"))
         assert both == [{"n": 1}, ["x"]]
+        with pytest.raises(TypeError, match=r"write for \.\.\. in await lo\.kvs\.keys\(''\)"):
+            list(kvs.keys())
+        with pytest.raises(TypeError, match=r"write 'x' in await lo\.kvs\.keys\(''\)"):
+            "x" in kvs.keys()  # noqa: B015, SIM118
+    finally:
+        await runtime.stop()
+
+
+async def test_what_is_read_from_the_store_is_a_coroutine(workspace: Path) -> None:
+    """What takes coroutines alone takes it, on any loop: to run it, to make a task of it, to cancel that."""
+    runtime = Runtime(Settings(workspace=str(workspace), port=0, store="memory"))
+    runtime.bind("127.0.0.1", 0)
+    await runtime.start()
+    try:
+        loop = asyncio.get_running_loop()
+        kvs = KeyValueStore(runtime, LoopBridge(loop))
+        await kvs.set("x", {"n": 1})
+        assert await asyncio.to_thread(asyncio.run, kvs["x"]) == {"n": 1}
+        assert await asyncio.to_thread(asyncio.run, kvs.keys("x")) == ["x"]
+        future = asyncio.run_coroutine_threadsafe(kvs["x"], loop)
+        assert await asyncio.wrap_future(future) == {"n": 1}
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(kvs["x"]), asyncio.create_task(kvs["x"], name="reading")]
+            assert "reading" in repr(tasks[1])
+        assert [task.result() for task in tasks] == [{"n": 1}] * 2
+        assert await asyncio.wait_for(kvs["x"], 5) == {"n": 1}
+        reading = kvs["x"]
+        for _ in range(2):
+            assert await asyncio.create_task(reading) == {"n": 1}
+
+        held: list[asyncio.Future[None]] = []
+
+        async def read(keys: list[str]) -> list[Any]:
+            held.append(loop.create_future())
+            await held[-1]
+            return [7]
+
+        runtime.registry.read = read  # type: ignore[method-assign, assignment]
+        for begun in (False, True):
+            task = asyncio.create_task(reading)
+            if begun:
+                await auntil(lambda: held)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert held[0].cancelled()
+        task = asyncio.create_task(reading)
+        await auntil(lambda: len(held) == 2)
+        held[1].set_result(None)
+        assert await task == 7
+        reading.send(None)
+        reading.close()
+        reading.close()
+        held[2].cancel()
+        with pytest.raises(KeyError, match="none"):
+            reading.throw(KeyError("none"))
     finally:
         await runtime.stop()
 

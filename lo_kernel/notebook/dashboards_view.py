@@ -34,7 +34,7 @@ def browser_address(runtime: Runtime) -> BrowserAddress:
 def live_chart(
     runtime: Runtime, displays: LiveDisplays, dashboard: Dashboard, checked: Checked | None = None
 ) -> LiveDisplay:
-    """A dashboard as a live chart: one panel by itself, several as a grid; it begins with what was checked."""
+    """A dashboard as a live chart: one panel by itself, several as a grid; first with what was checked."""
     queries = runtime.dashboards.queries(dashboard.id)
     asked = [(f"{query.dag}.{query.export}", query.parameters) for query in queries]
     address = browser_address(runtime).of(f"dashboards/{dashboard.id}")

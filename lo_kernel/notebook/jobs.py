@@ -157,6 +157,12 @@ class Job(Generic[T]):
     def __getitem__(self, key: object) -> NoReturn:
         raise TypeError(f"a job has no items, its result may: write (await ...)[{key!r}], as in {_AS_IN}")
 
+    def __iter__(self) -> NoReturn:
+        raise TypeError(f"a job has no items, its result may: write for ... in await ..., or {_AS_IN}")
+
+    def __contains__(self, item: object) -> bool:
+        raise TypeError(f"a job has no items, its result may: write ... in await ..., or {_AS_IN}")
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from lo_kernel.notebook.jobs import Job
@@ -31,7 +31,7 @@ class KeyValueStore:
         self._bridge = bridge
         self._start = start
 
-    def __getitem__(self, key: str) -> Awaitable[Any]:
+    def __getitem__(self, key: str) -> Coroutine[Any, Any, Any]:
         key = _checked(key)
         return _Reading(f"lo.kvs[{key!r}]", lambda: self._bridge.run(self._get(key)))
 
@@ -41,7 +41,7 @@ class KeyValueStore:
         self._runtime.reads.record("store", *reading_of(key))
         return (await self._runtime.registry.read([key]))[0]
 
-    def keys(self, prefix: str = "") -> Awaitable[list[str]]:
+    def keys(self, prefix: str = "") -> Coroutine[Any, Any, list[str]]:
         """All keys that start with ``prefix``, sorted."""
         prefix = _checked(prefix)
         return _Reading(f"lo.kvs.keys({prefix!r})", lambda: self._bridge.run(self._keys(prefix)))
@@ -62,15 +62,52 @@ class KeyValueStore:
         return f"<store {self._runtime.store.name}: await lo.kvs[key], await lo.kvs.keys(prefix)>"
 
 
-class _Reading(Awaitable[T]):
-    """Something that is read from the store when it is awaited, each time anew."""
+class _Reading(Coroutine[Any, Any, T]):
+    """Something that is read from the store when it is awaited, each time anew.
+
+    It is a coroutine for ``asyncio.run`` and ``asyncio.create_task``, and may be left without a warning.
+    """
 
     def __init__(self, written: str, read: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._written = written
         self._read = read
+        self._begun: Coroutine[Any, Any, T] | None = None  # by a task that goes on with it by itself
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._read().__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """Go on, as a task does; begins where that hasn't happened yet."""
+        if self._begun is None:
+            self._begun = self._read()
+        return self._going_on(lambda begun: begun.send(value))
+
+    def throw(self, typ: Any, val: Any = None, tb: Any = None, /) -> Any:
+        """Raise an error where it waits, as a task does that is cancelled."""
+        if self._begun is None:
+            return super().throw(typ, val, tb)
+        return self._going_on(lambda begun: begun.throw(typ if val is None else val))
+
+    def close(self) -> None:
+        """End what has begun."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.close()
+
+    def _going_on(self, step: Callable[[Coroutine[Any, Any, T]], Any]) -> Any:
+        begun = self._begun
+        assert begun is not None
+        try:
+            return step(begun)
+        except BaseException:  # it has ended, in whatever way
+            self._begun = None
+            raise
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(f"nothing is read yet: write for ... in await {self._written}")
+
+    def __contains__(self, item: object) -> bool:
+        raise TypeError(f"nothing is read yet: write {item!r} in await {self._written}")
 
     def __getitem__(self, key: Any) -> NoReturn:
         raise TypeError(f"nothing is read yet: write (await {self._written})[{key!r}]")
