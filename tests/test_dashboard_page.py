@@ -18,6 +18,7 @@ from apps import running_app
 from page_parts import barriers, class_list, proxied, send, serving
 from waiting import auntil
 
+from lo_kernel.app.charts import Chart
 from lo_kernel.app.dashboards import Dashboard, Panel
 from lo_kernel.app.overview import add_overview
 from lo_kernel.app.typists import typists
@@ -35,6 +36,13 @@ pytestmark = pytest.mark.browser
 
 _CELLS = """n => [...document.querySelectorAll('#lines tbody tr[data-key]')]
     .map(row => row.children[n]?.textContent ?? '')"""
+_LINE = """async spec => {
+    const holder = document.createElement('div')
+    const { usermeta, ...drawing } = spec  // it is JupyterLab's
+    const asThePage = { ast: true, actions: false, defaultStyle: false, tooltip: false, logLevel: 1 }
+    await vegaEmbed(holder, drawing, { ...asThePage, renderer: 'svg' })
+    return [...holder.querySelectorAll('.mark-line path')].map(path => path.getAttribute('d'))
+}"""
 _FIRST = [
     "Ada", "Ben", "Chloe", "Dario", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kemi",
     "Luca", "Mina", "Noah", "Olga", "Pablo", "Quinn", "Rosa", "Samir", "Tara", "Umar", "Vera",
@@ -504,6 +512,12 @@ async def test_a_class_of_many_is_drawn_as_one(settings: Settings, open_browser:
                 page,
                 "[...document.querySelectorAll('.chart')].every(chart => chart.querySelector('svg, canvas'))",
             )
+            # a few who were there long before the others aren't the middle of the class
+            class_ = [{"start": 1_700_000_600, "step": 60, "values": [1, 2, 1]}] * 55
+            first = [{"start": 1_700_000_000, "step": 60, "values": [1] * 13}] * 5
+            rows = [{"student": f"s{n}", "recent": recent} for n, recent in enumerate(class_ + first)]
+            line = await page.evaluate(_LINE, Chart("x", "line", "recent").spec(rows))
+            assert [len(line), line[0].count("C") + line[0].count("L")] == [1, 2], line
 
 
 async def test_panels_fill_the_width(settings: Settings, open_browser: OpenBrowser) -> None:
