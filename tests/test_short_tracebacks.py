@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from harness import RunningKernel
 
 
@@ -26,6 +28,43 @@ def test_a_wrong_argument_shows_the_users_lines_alone(shared_kernel: RunningKern
     assert "decoder.py" in shown
     shown = _shown(shared_kernel, "try:\n    1 / 0\nexcept ZeroDivisionError:\n    mine()")
     assert "ZeroDivisionError" in shown, "what came before it is the user's"
+
+
+A_VERB = """
+from lo_kernel.errors import LOError
+def a_verb():
+    try:
+        {}['inside']
+    except KeyError as error:
+        raise LOError('there is none') from error
+"""
+TOOLS = """
+def outer():
+    inner()
+def inner():
+    raise ValueError(1)
+"""
+
+
+def _define(kernel: RunningKernel, code: str, end: str) -> None:
+    """Run code as if it were that of a file whose path begins as the package's folder."""
+    path = f"__import__('lo_kernel').__path__[0] + {end!r}"
+    kernel.execute(f"exec(compile({code!r}, {path}, 'exec'))")
+
+
+def test_what_was_caught_in_the_package_is_not_shown(shared_kernel: RunningKernel) -> None:
+    """An error of which it makes another one is said by that one."""
+    _define(shared_kernel, A_VERB, f"{os.sep}a_verb.py")
+    shown = _shown(shared_kernel, "a_verb()")
+    assert "LOError: there is none" in shown
+    assert "KeyError" not in shown, shown
+
+
+def test_a_package_beside_it_is_the_users(shared_kernel: RunningKernel) -> None:
+    """All frames of one are shown whose name only begins as this one's."""
+    _define(shared_kernel, TOOLS, "_tools.py")
+    shown = _shown(shared_kernel, "outer()")
+    assert shown.count("lo_kernel_tools.py") == 2, shown
 
 
 def test_an_error_of_a_reducer_names_its_cell(shared_kernel: RunningKernel) -> None:

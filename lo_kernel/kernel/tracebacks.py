@@ -5,6 +5,7 @@ The lines of this package in between are no help to who gave a wrong argument. `
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cell_of", "cut", "show_short"]
 
-_OURS = str(Path(lo_kernel.__file__).parent)
+_OURS = f"{Path(lo_kernel.__file__).parent}{os.sep}"
 _ARGUMENTS = (ValueError, TypeError)  # of a verb that is asked for what can't be
 
 
