@@ -9,7 +9,7 @@ from pathlib import Path
 from apps import running_app
 from waiting import auntil
 
-from lo_kernel.commands.lab import _type
+from lo_kernel.commands.lab import _end, _type
 from lo_kernel.settings import Settings
 
 
@@ -29,3 +29,29 @@ async def test_the_class_follows_to_a_new_owner(workspace: Path) -> None:
             typing.cancel()
             with suppress(asyncio.CancelledError):
                 await typing
+
+
+async def test_who_ends_a_class_can_be_ended_meanwhile() -> None:
+    """A cancel while the old class comes to its end isn't lost, and doesn't cut that end short."""
+    ending, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await ended.wait()
+
+    typing = asyncio.create_task(slow_to_end())
+    await asyncio.sleep(0)
+    end = asyncio.create_task(_end(typing))
+    await ending.wait()
+    end.cancel()
+    await asyncio.wait([end])
+    assert end.cancelled()
+    assert not typing.done()
+    again = asyncio.create_task(_end(typing))
+    await asyncio.sleep(0)
+    ended.set()
+    await again
+    assert typing.cancelled()

@@ -119,7 +119,10 @@ async def _class(address: str, students: int) -> None:
 
 
 async def _end(typing: asyncio.Task[None] | None) -> None:
-    if typing is not None:
+    if typing is None:
+        return
+    if not typing.cancelling():  # a second one would cut short how it ends
         typing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await typing
+    await asyncio.wait([typing])  # whoever is cancelled meanwhile hears of it
+    if not typing.cancelled():
+        typing.result()
