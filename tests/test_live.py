@@ -419,7 +419,22 @@ async def test_days_of_changes_leave_nothing_behind() -> None:
     gc.collect()
     assert len(gc.get_objects()) - before < 300
     keeper.close()
-    await auntil(lambda: not [task for task in asyncio.all_tasks() if "_Shared" in repr(task)])
+
+    called = asyncio.Event()
+
+    async def waits(count: int) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    def tasks() -> list[str]:
+        return [repr(task) for task in asyncio.all_tasks() if "Shared._" in repr(task)]
+
+    parts.functions.publish("waits")(waits)
+    held = parts.live.subscribe(q.map("waits", q.latest("counter"), value_path="count"))
+    await asyncio.wait_for(called.wait(), 10)
+    assert len(tasks()) == 1
+    held.close()
+    await auntil(lambda: not tasks())
 
 
 # -- the short way gives what the long way gives --------------------------------------------------
