@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import sys
 import threading
@@ -283,14 +284,80 @@ async def test_a_frame_has_a_row_an_event(
         far = events.to_frame([{"n": 1, **study_event(90_000_000_000, context="own", datetime="x")}])
         assert far["datetime"].isna().all()
         assert (far["context"][0], far["event.datetime"][0]) == ("own", "x")
+        times = (START, 90_000_000_000, -90_000_000_000, 1e30, -1e30, math.inf, math.nan)
+        odd = [{"n": n, **study_event(START), "server": {"time": time}} for n, time in enumerate(times)]
+        assert list(events.to_frame(odd)["datetime"].isna()) == [False, *[True] * 6]
+        assert events.to_frame(odd)["datetime"][0] == datetime.fromtimestamp(START, UTC)
         monkeypatch.setitem(sys.modules, "pandas", None)
         polar = events.to_frame(limit=1)
         assert str(polar["datetime"].dtype) == "Datetime(time_unit='us', time_zone='UTC')"
         assert polar["datetime"].to_list() == [datetime.fromtimestamp(START + 0.25, UTC)]
         assert polar.columns[:6] == events.to_frame([]).columns
+        assert [each and each.year for each in events.to_frame(odd)["datetime"].to_list()] == [
+            2023, 4821, None, None, None, None, None,
+        ]  # fmt: skip
         monkeypatch.setitem(sys.modules, "polars", None)
         with pytest.raises(MissingExtraError, match="frames"):
             events.to_frame()
+
+
+async def test_what_is_no_event_is_told(tmp_path: Path, workspace: Path) -> None:
+    """A frame of what isn't there yet, or isn't events, says what was expected, and what came."""
+
+    class Card:
+        """Something that shows itself at length."""
+
+        def __repr__(self) -> str:
+            return "a card " * 50
+
+    async with events_of(workspace, study_log(tmp_path / "x", range(6))) as events:
+        job: Any = events.read()
+        with pytest.raises(EventError, match=r"got Job: write lo\.events\.to_frame\(await lo\.events\.read"):
+            events.to_frame(job)
+        whole: dict[str, Any] = (await job)[0]
+        assert list(events.to_frame(iter([whole]))["n"]) == [1]
+        wrong: Any
+        for wrong, got in (
+            (7, "got 7$"),
+            (Card(), "got Card$"),
+            ([{"a": 1}], r"got one without n \(number 1\)$"),
+            ([whole, {**whole, "server": {}}], r"got one without server\.time \(number 2\)$"),
+            ([{**whole, "client": 3}], r"got one without client\.auth\.safe_user_id \(number 1\)$"),
+            ([Card()], r"got Card \(number 1\)$"),
+            ("ab", r"got 'a' \(number 1\)$"),
+            ([None], r"got None \(number 1\)$"),
+        ):
+            with pytest.raises(EventError, match=f"to_frame: expected events as .* gives them, {got}"):
+                events.to_frame(wrong)
+        card: Any = Card()
+        for filters in (
+            {"learner": card},
+            {"context": card},
+            {"limit": card},
+            {"where": card},
+            {"since": card},
+        ):
+            with pytest.raises(EventError, match=r": expected .*, got Card$"):
+                events.filter(**filters)
+        with pytest.raises(EventError, match=r"n: expected a number from 0 on, got Card$"):
+            events.tail(card)
+
+
+async def test_ids_that_a_warning_shows_are_on_record(tmp_path: Path, workspace: Path) -> None:
+    """A learner that isn't there: whose ids are named instead were read, and no others."""
+    async with events_of(workspace, study_log(tmp_path / "x", range(60), learners=12)) as events:
+        reads = events._runtime.reads
+        assert isinstance(reads, Reads)
+        shown = {f"tc-testcase-u{n}" for n in range(8)}
+        for ask in (lambda: events.filter(learner="u1"), lambda: events.count(learner="u1")):
+            reads.seen.clear()
+            with pytest.warns(UserWarning, match="there are: tc-testcase-u0, "):
+                ask()
+            assert [each for each in reads.seen if each[2]] == [("events", "the list of learners", shown)]
+        reads.seen.clear()
+        with pytest.warns(UserWarning, match="there are: tc-testcase-u0, "):
+            await events.read(learner="u1")
+        assert [each for each in reads.seen if each[2]] == [("events", "the list of learners", shown)]
 
 
 @pytest.mark.parametrize(

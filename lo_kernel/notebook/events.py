@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ _NEWEST = 2000  # events whose contexts a note names
 _KINDS = 20  # names of events that are remembered for one
 _SHOWN = 8  # names in one
 _NO_EVENT = {"n": 0, "time": 0.0, "learner": "", "source": "", "event": ""}  # for the columns alone
+_A_DATE = (-62_135_596_800, 253_402_300_799)  # seconds since 1970 of the years 1 to 9999
+_NEEDED = (("n",), ("server", "time"), ("client", "auth", "safe_user_id"))  # what a row of a frame is made of
 _AT_ONCE = 1000  # events that a thread reads before the loop looks at them: 2 ms or so
 
 
@@ -80,7 +82,7 @@ class Events:
     def tail(self, n: int = 10) -> list[Event]:
         """The newest ``n``, oldest of them first."""
         if not isinstance(n, int) or n < 0:
-            raise EventError(f"n: expected a number from 0 on, got {n!r}", reason="bad_argument")
+            raise EventError(f"n: expected a number from 0 on, got {_given(n)}", reason="bad_argument")
         senders = Senders()
         found = []
         for record in self._runtime.archive.tail(n):
@@ -200,7 +202,8 @@ class Events:
                 f"to_frame: expected events or filters, got both ({', '.join(filters)})",
                 reason="bad_argument",
             )
-        rows = [_row(item) for item in (self._filter(**filters) if events is None else events)]
+        chosen = self._filter(**filters) if events is None else _checked(events)
+        rows = [_row(item) for item in chosen]
         frame = Rows(rows or [_NO_EVENT]).to_frame()
         return _dated(frame if rows else frame.head(0), [row["time"] for row in rows])
 
@@ -281,7 +284,9 @@ class Events:
         """Why nothing was found, where something that was asked for isn't there at all; empty elsewhere."""
         learners = self._runtime.learners
         if search.learner is not None and search.learner not in learners:
-            return f"no learner has the safe id {search.learner!r}; there are: {_some(learners)}"
+            some = list(islice(learners, _SHOWN + 1))
+            self._note(set(some[:_SHOWN]), "the list of learners")
+            return f"no learner has the safe id {search.learner!r}; there are: {_some(some)}"
         if search.context is not None:
             senders, newest = Senders(), self._runtime.archive.tail(_NEWEST)
             found = {senders.of(each).context(msgspec.json.decode(each.body)) for each in newest}
@@ -305,7 +310,7 @@ class Events:
 def _search(learner: str | None, context: str | None, since: Moment, until: Moment) -> Search:
     for name, value in (("learner", learner), ("context", context)):
         if value is not None and not isinstance(value, str):
-            raise EventError(f"{name}: expected a text, got {value!r}", reason="bad_argument")
+            raise EventError(f"{name}: expected a text, got {_given(value)}", reason="bad_argument")
     return Search(
         learner=learner, context=context, since=_moment("since", since), until=_moment("until", until)
     )
@@ -313,7 +318,7 @@ def _search(learner: str | None, context: str | None, since: Moment, until: Mome
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None and (not isinstance(limit, int) or limit < 0):
-        raise EventError(f"limit: expected a number from 0 on, got {limit!r}", reason="bad_argument")
+        raise EventError(f"limit: expected a number from 0 on, got {_given(limit)}", reason="bad_argument")
 
 
 def _wanted(
@@ -321,7 +326,9 @@ def _wanted(
 ) -> Callable[[Event], bool] | None:
     """What tells the events that are wanted; ``kinds`` takes the first so many names that came by."""
     if where is not None and not callable(where):
-        raise EventError(f"where: expected a function of an event, got {where!r}", reason="bad_argument")
+        raise EventError(
+            f"where: expected a function of an event, got {_given(where)}", reason="bad_argument"
+        )
     where = where and interruptible(where)
     if event is None:
         return where
@@ -337,6 +344,36 @@ def _wanted(
         return False
 
     return wanted
+
+
+def _given(value: Any) -> str:
+    """What came, in a few words: a plain value itself, of all else what kind it is."""
+    return f"{value!r:.80}" if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+def _checked(events: Any) -> Iterator[Event]:
+    """These events, each as an archive gives it."""
+    expected = "expected events as lo.events.filter(...) gives them"
+    if isinstance(events, Awaitable):
+        hint = "write lo.events.to_frame(await lo.events.read(...))"
+        raise EventError(f"to_frame: {expected}, got {_given(events)}: {hint}", reason="bad_argument")
+    if not isinstance(events, Iterable):
+        raise EventError(f"to_frame: {expected}, got {_given(events)}", reason="bad_argument")
+    for number, item in enumerate(events, 1):
+        if not isinstance(item, Mapping):
+            got = _given(item)
+        elif lacking := next((path for path in _NEEDED if not _has(item, path)), None):
+            got = f"one without {'.'.join(lacking)}"
+        else:
+            yield dict(item)
+            continue
+        raise EventError(f"to_frame: {expected}, got {got} (number {number})", reason="bad_argument")
+
+
+def _has(item: Any, path: tuple[str, ...]) -> bool:
+    for name in path:
+        item = item.get(name) if isinstance(item, Mapping) else None
+    return item is not None
 
 
 def _some(names: Iterable[str]) -> str:
@@ -357,7 +394,7 @@ def _moment(name: str, value: Moment) -> float | None:
     if not isinstance(moment, datetime):
         raise EventError(
             f"{name}: expected a datetime, a text such as '2026-05-04 09:30', or seconds since 1970, "
-            f"got {value!r}",
+            f"got {_given(value)}",
             reason="bad_argument",
         )
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
@@ -374,16 +411,19 @@ def _row(item: Event) -> dict[str, Any]:
 
 
 def _dated(frame: Any, times: list[float]) -> Any:
-    """The frame with a column ``datetime`` behind ``learner``."""
-    micro = [round(time * 1e6) for time in times]
+    """The frame with a column ``datetime`` behind ``learner``; blank where no date can say it."""
     if type(frame).__module__.startswith("polars"):
         import polars  # type: ignore[import-not-found,unused-ignore]
 
-        column = polars.Series("datetime", micro, dtype=polars.Int64).cast(polars.Datetime("us", "UTC"))
+        dates = [round(time * 1e6) if _A_DATE[0] <= time <= _A_DATE[1] else None for time in times]
+        column = polars.Series("datetime", dates, dtype=polars.Int64).cast(polars.Datetime("us", "UTC"))
         return frame.insert_column(3, column)
     import pandas
 
+    # What nanoseconds can say: 1677 to 2262. Beyond, what `to_datetime` does depends on its version.
+    first, last = pandas.Timestamp.min.value // 10**9 + 1, pandas.Timestamp.max.value // 10**9
+    inside = pandas.Series([first <= time <= last for time in times], dtype="bool")
+    micro = [round(time * 1e6) if fits else 0 for time, fits in zip(times, inside, strict=True)]
     moments = pandas.to_datetime(pandas.Series(micro, dtype="int64"), unit="us", utc=True)
-    latest = pandas.Timestamp.max.tz_localize("UTC").as_unit("us")  # what nanoseconds can say: 2262
-    frame.insert(3, "datetime", moments.where(moments <= latest).astype("datetime64[ns, UTC]"))
+    frame.insert(3, "datetime", moments.astype("datetime64[ns, UTC]").where(inside))
     return frame
