@@ -517,3 +517,22 @@ async def test_publishing_under_a_built_in_name_is_warned_of() -> None:
     assert (await parts.executor.rows(q.call("count")([1]))) == [{"value": "mine"}]
     with pytest.warns(UserWarning, match="courseroster"):
         parts.functions.publish("learning_observer.courseroster")(count)
+
+
+async def test_what_takes_no_mark_is_published_too() -> None:
+    """A function of C, a type and a method work under their names; a map takes them by these."""
+    parts = counting()
+
+    class Words:
+        def longest(self, words: list[str]) -> str:
+            return max(words, key=len)
+
+    told: list[frozenset[str]] = []
+    parts.functions.subscribe(told.append)
+    for name, function in ("length", len), ("text", str), ("longest", Words().longest):
+        assert parts.functions.publish(name)(function) is function
+    assert told == [{"length"}, {"text"}, {"longest"}]
+    assert (await parts.executor.rows(q.call("length")(["a", "bc"]))) == [{"value": 2}]
+    assert (await parts.executor.rows(q.call("longest")(["a", "bc"]))) == [{"value": "bc"}]
+    mapped = await parts.executor.rows(q.map("text", [{"n": 1}], "n"))
+    assert mapped == [{"output": "1"}]

@@ -138,12 +138,15 @@ async def test_a_restart_has_it_again(settings: Settings, tmp_path: Path) -> Non
         assert "injected_one.counted" in runtime.registry
     async with running_app(settings) as runtime:
         assert "injected_one" not in runtime.modules
-        with pytest.raises(
-            InjectError, match=r"refuses \(401\): this server takes no modules.*--allow-inject"
-        ):
-            await send(runtime.url, token, tmp_path / "1")
-        with pytest.raises(InjectError, match=r"refuses \(403\): this server takes no modules"):
-            await send(runtime.url, runtime.workspace.tokens["notebook"], tmp_path / "1")
+        tokens = runtime.workspace.tokens
+        for each in (token, tokens["notebook"], tokens["read"]):
+            with pytest.raises(
+                InjectError, match=r"refuses \(403\): this server takes no modules.*--allow-inject$"
+            ):
+                await send(runtime.url, each, tmp_path / "1")
+        async with aiohttp.ClientSession() as client, client.post(f"{runtime.url}inject/x") as answer:
+            said = {"error": "this server takes no modules: it was not started with --allow-inject"}
+            assert (answer.status, await answer.json()) == (403, said)
 
 
 async def test_what_fails_changes_nothing(settings: Settings, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -111,8 +112,9 @@ class Functions:
         The function takes and gives JSON values. An async one may do I/O; a plain one runs on the app's loop,
         unless a ``map`` with ``parallel`` puts it on threads. A parameter named ``runtime`` gets a
         :class:`FunctionContext`. ``mark`` lets :meth:`q.map <lo_kernel.query.language.Q.map>` know the
-        function by itself; with it, one in the place of a built-in function is warned of. Whoever isn't on
-        the app's loop gives a ``touch`` that calls this one's there.
+        function by itself; one that takes no attributes, such as ``len``, by its name alone. With it, one
+        in the place of a built-in function is warned of. Whoever isn't on the app's loop gives a ``touch``
+        that calls this one's there.
         """
         if not isinstance(name, str) or not name:
             raise QueryError(f"publish: expected a name, as in @lo.publish('my_function'), got {name!r}")
@@ -132,7 +134,8 @@ class Functions:
                         stacklevel=2,
                     )
                 self._given.discard(name)
-                function.__lo_name__ = name  # type: ignore[attr-defined]  # what q.map reads
+                with contextlib.suppress(AttributeError, TypeError):  # one of C takes none, nor does a method
+                    function.__lo_name__ = name  # type: ignore[attr-defined]  # what q.map reads
             else:
                 self._given.add(name)
             (touch or self.touch)(name)
