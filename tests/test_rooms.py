@@ -186,6 +186,15 @@ def test_the_package_itself_costs_nothing_to_import(environment: dict[str, str],
     assert loaded == ["lo_kernel"]
 
 
+def test_a_kernel_comes_up_before_the_engine_does(environment: dict[str, str], tmp_path: Path) -> None:
+    """The kernel's own modules import nothing of the engine, the app or what these need."""
+    code = "import sys, lo_kernel.kernel.kernel; print(*(m for m in sys.argv[1:] if m in sys.modules))"
+    later = ["engine", "app", "query", "notebook", "modules", "runtime", "bridge"]
+    heavy = [*(f"lo_kernel.{each}" for each in later), "msgspec", "aiohttp", "sqlite3"]
+    loaded = python("-c", code, *heavy, env=environment, cwd=tmp_path).split()
+    assert loaded == []
+
+
 def test_the_public_list_is_complete() -> None:
     """Each public name is there, is in `dir()`, and an unknown one is an AttributeError."""
     for name in lo_kernel.__all__:

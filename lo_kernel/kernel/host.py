@@ -283,7 +283,7 @@ class _LoopThread:
             while not self._over:
                 try:
                     self._loop.run_forever()
-                except (SystemExit, KeyboardInterrupt):  # of a task: it isn't the end of the others
+                except BaseException:  # of a task, or an `Interrupted` too late: the others go on
                     log.exception("A task of the app raised what ends a process; the app goes on.")
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()

@@ -21,11 +21,10 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from lo_kernel.engine.run.interrupting import Interrupted, call_in
-
 __all__ = ["Interrupts"]
 
 _PATIENCE = 0.5  # s that a reducer may go on after an interrupt
+_REDUCERS = "lo_kernel.engine.run"  # what calls them; a kernel comes up sooner without it
 
 
 class Interrupts:
@@ -44,6 +43,10 @@ class Interrupts:
 
         Raises `Interrupted` where that is a reducer whose time is over.
         """
+        if _REDUCERS not in sys.modules:
+            return False
+        from lo_kernel.engine.run.interrupting import Interrupted, call_in
+
         doomed, self._doomed = self._doomed, None
         call, thread = call_in(frame), threading.get_ident()
         if doomed is not None:  # the signal is the one that was sent below
@@ -61,14 +64,20 @@ class Interrupts:
         return False
 
     def _watch(self, call: FrameType, thread: int) -> None:
+        from lo_kernel.engine.run.interrupting import Interrupted, call_in
+
+        def goes_on() -> bool:
+            return call_in(sys._current_frames().get(thread)) is call
+
         try:
             time.sleep(_PATIENCE)
-            if call_in(sys._current_frames().get(thread)) is not call:
+            if not goes_on():
                 return
             if thread == self._app_thread():
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(thread), ctypes.py_object(Interrupted)
-                )
+                put_to, ident = ctypes.pythonapi.PyThreadState_SetAsyncExc, ctypes.c_ulong(thread)
+                put_to(ident, ctypes.py_object(Interrupted))
+                if not goes_on():  # it ended between the question and this, or was ended by it
+                    put_to(ident, None)  # what wasn't raised yet is taken back
                 return
             self._doomed = call
             if os.name == "posix":

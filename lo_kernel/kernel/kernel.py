@@ -217,7 +217,7 @@ class LOKernel(SettingsTraits, IPythonKernel):
             yield
 
     def _end_of_cell(self) -> None:
-        """From here on the loop turns, until the reply is sent: an interrupt is no cell's any more."""
+        """From here on an interrupt is no cell's any more: it would only cost the cell its reply."""
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
