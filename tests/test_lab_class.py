@@ -34,6 +34,7 @@ async def test_the_class_follows_to_a_new_owner(workspace: Path) -> None:
 async def test_who_ends_a_class_can_be_ended_meanwhile() -> None:
     """A cancel while the old class comes to its end isn't lost, and doesn't cut that end short."""
     ending, ended = asyncio.Event(), asyncio.Event()
+    steps: list[str] = []
 
     async def slow_to_end() -> None:
         try:
@@ -41,6 +42,7 @@ async def test_who_ends_a_class_can_be_ended_meanwhile() -> None:
         finally:
             ending.set()
             await ended.wait()
+            steps.append("to its end")
 
     typing = asyncio.create_task(slow_to_end())
     await asyncio.sleep(0)
@@ -55,3 +57,4 @@ async def test_who_ends_a_class_can_be_ended_meanwhile() -> None:
     ended.set()
     await again
     assert typing.cancelled()
+    assert steps == ["to its end"]
