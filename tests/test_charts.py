@@ -17,7 +17,8 @@ from hypothesis import settings as tries
 from hypothesis import strategies as st
 from waiting import auntil
 
-from lo_kernel.app.chart_data import table_of
+from lo_kernel.app.chart_data import Table, table_of
+from lo_kernel.app.chart_specs import columns_of_text
 from lo_kernel.app.charts import COLOUR, MIME, Chart, Kind
 from lo_kernel.bridge import LoopBridge
 from lo_kernel.errors import DashboardError
@@ -517,3 +518,17 @@ async def test_an_app_on_a_thread_of_its_own() -> None:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def test_a_table_panel_says_how_many_rows_it_leaves_out() -> None:
+    """A long class isn't cut off without a word."""
+
+    def last_row(learners: int) -> list[str]:
+        names = tuple(f"u{number}" for number in range(learners))
+        rows = columns_of_text(Table(None, names, names, {"n": tuple(range(learners))}), ["n"])["data"][
+            "values"
+        ]
+        return [text.strip() for text in rows[-1]["row"].split("\t")]
+
+    assert last_row(40) == ["u39", "39"]
+    assert last_row(1062) == ["… 1,022 more", ""]

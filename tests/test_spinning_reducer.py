@@ -145,7 +145,7 @@ async def interrupted(event: Any, state: Any) -> Any:
 
 
 async def test_one_that_spins_at_the_past_leaves_the_old_one_in_place(settings: Settings) -> None:
-    """A new version that is interrupted twice while it goes through the past takes nobody's place."""
+    """A new version that is interrupted while it goes through the past takes nobody's place."""
     async with talking(settings) as (runtime, ws):
         await runtime.add_reducer("count", count, module="tests").ready()
         await say(ws, who("u0"), *[typed(number) for number in range(5)])
@@ -153,7 +153,7 @@ async def test_one_that_spins_at_the_past_leaves_the_old_one_in_place(settings: 
         new = runtime.add_reducer("count", interrupted, module="tests")
         with pytest.raises(ReducerError, match="cancelled"):
             await new.ready()
-        assert [each.kind for each in runtime.errors] == ["Interrupted", "Paused"]
+        assert [each.kind for each in runtime.errors] == ["Interrupted", "GivenUp"]
         await say(ws, typed(5))
         await expect(runtime, key_of("u0"), {"n": 7})
         assert repr(runtime.registry.get("count")).endswith("live, 7 events since the start>")

@@ -236,6 +236,8 @@ def columns_of_text(table: Table, columns: Sequence[str], width: int = WIDTH) ->
     for index in range(min(len(table), _TABLE_ROWS)):
         cells = [table.labels[index], *(clipped(figure(table.columns[name][index])) for name in columns)]
         rows.append({"row": _PART.join(cells)})
+    if len(table) > _TABLE_ROWS:
+        rows.append({"row": _PART.join([f"… {len(table) - _TABLE_ROWS:,} more", *[""] * len(columns)])})
     wide = width // max(1, len(columns))
     layers = [{**NOTHING, "encoding": {"y": _axis(0, labelLimit=180)}}]
     for number, name in enumerate(columns):

@@ -57,6 +57,7 @@ class Folding:
         self.strict = False  # each answer is looked at at once: one was no JSON
         self.suspends = False
         self.interrupts = 0  # how often it was ended in the middle of an event
+        self.given_up = False  # it was too often: it is given no event any more
         self.changes: set[str] | None = None  # where changed keys are put, if anybody wants to know
         self.tell: Callable[[], None] = _nobody  # called when there was none before
         self._errors = errors
@@ -97,32 +98,45 @@ class Folding:
 
     def _failed(self: Self, error: BaseException, event: Any) -> None:
         if isinstance(error, Interrupted):
+            self.interrupts += 1
+            more = self.patience - self.interrupts
             error.args = (
-                f"{error} with this event. The event is left out of its states. Interrupt it once more, and "
-                "it is paused",
+                f"{error} with this event. The event is left out of its states"
+                + (". Interrupt it once more, and it is paused" if more > 0 else ""),
             )
         self.failures += 1
         self.last_failure = f"{type(error).__name__}: {error}"
         if not self.outgoing:
             self._errors.add(f"reducer '{self.name}'", error, event=event)
-        if isinstance(error, Interrupted):
-            self.interrupts += 1
-            if self.interrupts == INTERRUPTS:
-                self._give_up()
+        if self.interrupts >= self.patience and not self.given_up:
+            self._give_up()
 
     @property
-    def given_up(self) -> bool:
-        """Whether it was interrupted too often: it is given no event any more."""
-        return self.interrupts >= INTERRUPTS
+    def patience(self) -> int:
+        """Interrupts after which it is given up."""
+        return INTERRUPTS
 
     def _give_up(self: Self) -> None:
+        self.given_up = True
         self.suspends = True  # what comes still, waits; and nothing takes it
-        self._errors.add(
-            f"reducer '{self.name}'",
-            f"it was interrupted {INTERRUPTS} times, and is paused: it hears no more events, and its states "
-            "stay as they are. Run the cell that defines it again, mended, to go on with all events",
-            kind="Paused",
-        )
+        if self.patience == INTERRUPTS:
+            kind, what = (
+                "Paused",
+                (
+                    f"it was interrupted {INTERRUPTS} times, and is paused: it hears no more events, and its "
+                    "states stay as they are"
+                ),
+            )
+        else:
+            kind, what = (
+                "GivenUp",
+                (
+                    "it was interrupted on its way through past events, and is given up: where there was a "
+                    "version of it before, that one goes on"
+                ),
+            )
+        again = "Run the cell that defines it again, mended, to go on with all events"
+        self._errors.add(f"reducer '{self.name}'", f"{what}. {again}", kind=kind)
         if self.stuck is not None:
             self.stuck(self)
 

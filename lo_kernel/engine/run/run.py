@@ -69,6 +69,11 @@ class Run(Taking):
         """What its internal keys start with."""
         return reducer_prefix(self.key_name)
 
+    @property
+    def patience(self) -> int:
+        """Interrupts after which it is given up; over the past the next event would only be the next hang."""
+        return super().patience if self.read is None else 1
+
     def low(self, routed: int) -> int:
         """Every event up to this number is folded in; ``routed`` is the newest one that went to live runs."""
         top = routed if self.read is None else self.read
