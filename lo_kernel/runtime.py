@@ -343,6 +343,7 @@ class Runtime:
                 await self._hand_over()
         except (OSError, LOError) as error:
             self.errors.add("workspace lock", error)
+        self.pipeline.give_room()
         self._follow()
 
     async def _hand_over(self) -> None:
@@ -355,7 +356,6 @@ class Runtime:
         await take_stock(self.pipeline, store)
         await self.registry.move(store)
         self.store = self.pipeline.store = store
-        self.pipeline.give_room()
 
     def _begin_without(self, error: StoreAwayError) -> None:
         """Take events in, and look for the store until it answers: registrations wait for what it has."""

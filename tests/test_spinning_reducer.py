@@ -16,7 +16,7 @@ import pytest
 from apps import running_app
 from conftest import StartKernel
 from ingest_parts import expect, key_of, say, talking, typed, who
-from waiting import until
+from waiting import auntil, until
 
 import lo_kernel
 from lo_kernel.engine.reducers import student_event_reducer
@@ -157,6 +157,20 @@ async def test_one_that_spins_at_the_past_leaves_the_old_one_in_place(settings: 
         await say(ws, typed(5))
         await expect(runtime, key_of("u0"), {"n": 7})
         assert repr(runtime.registry.get("count")).endswith("live, 7 events since the start>")
+
+
+async def test_an_error_of_its_own_gives_no_reducer_up(settings: Settings) -> None:
+    """Not even one that was interrupted once, and reads the archive because too much has waited."""
+    async with talking(settings) as (runtime, ws):
+        run = (await runtime.add_reducer("count", interrupted, module="tests").ready()).run
+        assert run is not None
+        await say(ws, who("u0"))
+        await auntil(lambda: run.interrupts == 1)
+        run.read = runtime.archive.last
+        run._failed(ValueError("its own"), {})
+        assert not run.given_up
+        run._failed(Interrupted(), {})
+        assert run.given_up
 
 
 async def test_a_querys_function_is_found_too(settings: Settings) -> None:

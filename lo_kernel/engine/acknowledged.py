@@ -41,7 +41,7 @@ def stream_key(stream_id: str) -> str:
 
 
 def is_stream_key(name: str) -> bool:
-    """Whether a name in what is stored is a stream's key, or the stream's own name, as in stores before."""
+    """Whether a name in what is stored is a stream's key; else it is its own, as in stores before."""
     return _KEY.fullmatch(name) is not None
 
 

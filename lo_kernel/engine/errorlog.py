@@ -6,6 +6,7 @@ how often it came since. It is bounded, and costs nothing while nothing goes wro
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ _EVENT_SHOWN = 1000  # characters of an event
 
 # what stands between a reducer and what called it, or what an interrupt came by: nothing that a person wrote
 _NOT_SHOWN = (
-    str(Path(__file__).parent / "run"),
+    f"{Path(__file__).parent / 'run'}{os.sep}",
     str(Path(__file__).parent.parent / "kernel" / "app.py"),
     str(Path(__file__).parent.parent / "kernel" / "kernel.py"),
     str(Path(__file__).parent.parent / "kernel" / "interrupts.py"),

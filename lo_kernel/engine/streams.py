@@ -334,11 +334,8 @@ class Streams:
             texts = await store.get_many(_GENERATION, asked)
             before = await store.get_many(_GENERATION, [_names(name)[-1] for name in names.values()])
         except LOError:
-            self.position, self._rejected_at, self._noted_at = (
-                0,
-                Place(),
-                Place(),
-            )  # the next start counts again
+            self.position = 0  # not known: the next start counts again
+            self._rejected_at = self._noted_at = Place()
             raise
         older = dict(zip(names, before, strict=True))
         for key, text in zip(asked, texts, strict=True):

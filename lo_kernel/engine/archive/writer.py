@@ -215,7 +215,8 @@ class Archive:
         ``raw`` is a JSON object without line breaks; ``ordinal`` its number in the acknowledged stream or
         the replayed file that the sender's mark names.
         """
-        self._check_writable()
+        if not self.writable:
+            raise self._not_ours()
         self.last = number = self.last + 1
         body = raw if type(raw) is Raw else Raw(raw)
         if ordinal is None:
@@ -232,7 +233,8 @@ class Archive:
         ordinals: Sequence[int] | None = None,
     ) -> int:
         """:meth:`append` several events of one sender and one time; gives the number of the last one."""
-        self._check_writable()
+        if not self.writable:
+            raise self._not_ours()
         put, by, number = self._buffer.append, sender.by, self.last
         if ordinals is None:
             for raw in raws:
@@ -247,7 +249,8 @@ class Archive:
 
     def append_many(self, arrivals: Iterable[Arrival]) -> int:
         """:meth:`append` several events; gives the number of the last one."""
-        self._check_writable()
+        if not self.writable:
+            raise self._not_ours()
         put, number = self._buffer.append, self.last
         for sender, _, raw, time, ordinal in arrivals:
             number += 1
@@ -288,7 +291,8 @@ class Archive:
 
         Raises :class:`ArchiveError` where that fails; nothing is dropped then, and it can be tried again.
         """
-        self._check_writable()
+        if not self.writable:
+            raise self._not_ours()
         self._see_that_owned()
         try:
             if self._buffer:
@@ -331,9 +335,8 @@ class Archive:
                 "is acknowledged"
             )
 
-    def _check_writable(self) -> None:
-        if not self.writable:
-            raise NotOwnerError("this process follows the archive of another, which alone writes it")
+    def _not_ours(self) -> NotOwnerError:
+        return NotOwnerError("this process follows the archive of another, which alone writes it")
 
     async def give_up(self) -> None:
         """Write no more, and drop what waits: another process writes it now."""

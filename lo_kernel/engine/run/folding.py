@@ -16,8 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import CoroutineType
 from typing import Any, Self
 
-import msgspec
-
+from lo_kernel.engine.archive.lines import decode_body
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.reducers import Reducer, not_a_pair
 from lo_kernel.engine.run.interrupting import INTERRUPTS, Interrupted
@@ -32,8 +31,6 @@ __all__ = ["Folding"]
 _MOST = 50  # events kept with a state: more would need more memory than the processor has close by
 _WORTH = 32  # bytes of a state's text that take as long to make as one event more to keep
 HANGS_AFTER = 5.0  # seconds after which a reducer that hasn't finished an event is named
-
-_decode = msgspec.json.Decoder().decode
 
 
 class Folding:
@@ -108,7 +105,7 @@ class Folding:
         self.last_failure = f"{type(error).__name__}: {error}"
         if not self.outgoing:
             self._errors.add(f"reducer '{self.name}'", error, event=event)
-        if self.interrupts >= self.patience and not self.given_up:
+        if isinstance(error, Interrupted) and self.interrupts >= self.patience and not self.given_up:
             self._give_up()
 
     @property
@@ -119,21 +116,16 @@ class Folding:
     def _give_up(self: Self) -> None:
         self.given_up = True
         self.suspends = True  # what comes still, waits; and nothing takes it
-        if self.patience == INTERRUPTS:
-            kind, what = (
-                "Paused",
-                (
-                    f"it was interrupted {INTERRUPTS} times, and is paused: it hears no more events, and its "
-                    "states stay as they are"
-                ),
-            )
-        else:
-            kind, what = (
-                "GivenUp",
-                (
-                    "it was interrupted on its way through past events, and is given up: where there was a "
-                    "version of it before, that one goes on"
-                ),
+        kind = "Paused"
+        what = (
+            f"it was interrupted {INTERRUPTS} times, and is paused: it hears no more events, and its states "
+            "stay as they are"
+        )
+        if self.patience < INTERRUPTS:
+            kind = "GivenUp"
+            what = (
+                "it was interrupted on its way through past events, and is given up: where there was a "
+                "version of it before, that one goes on"
             )
         again = "Run the cell that defines it again, mended, to go on with all events"
         self._errors.add(f"reducer '{self.name}'", f"{what}. {again}", kind=kind)
@@ -166,7 +158,7 @@ class Folding:
         """Fold events from a text on; gives the text then, that of the external state, and what is left."""
         state, external = self.states.decode(text), MISSING
         for index, item in enumerate(items):
-            event = item[1].event(_decode(item[2]), item[3])
+            event = item[1].event(decode_body(item[2]), item[3])
             try:
                 result = self._drive(self.function(event, state))
                 if result is MISSING:
@@ -196,7 +188,7 @@ class Folding:
         try:
             return encode_state(external)
         except StateError as error:
-            self._failed(error, item[1].event(_decode(item[2]), item[3]))
+            self._failed(error, item[1].event(decode_body(item[2]), item[3]))
             return MISSING
 
     @staticmethod
@@ -228,7 +220,7 @@ class Folding:
                 try:
                     entry.external = encode_state(external)
                 except StateError as error:
-                    event = item[1].event(_decode(item[2]), item[3]) if item is not None else None
+                    event = item[1].event(decode_body(item[2]), item[3]) if item is not None else None
                     self._failed(error, event)
                     entry.external = MISSING
         entry.base = text
@@ -278,7 +270,7 @@ class Folding:
             self._settle(entry)  # what others see, and what is committed, while this one is in work
             if entry.waiting is None or entry.waiting[0] is not item:
                 return
-        event = item[1].event(_decode(item[2]), item[3])
+        event = item[1].event(decode_body(item[2]), item[3])
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         watch = loop.call_later(HANGS_AFTER, self._hangs, entry.key, item[0])
         try:
