@@ -8,7 +8,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 import aiohttp
@@ -219,10 +219,47 @@ def test_an_interrupt_too_late_is_taken_back(monkeypatch: pytest.MonkeyPatch) ->
     called.acquire()
     watched = interrupts.Interrupts(app_thread)
     assert not watched.came(sys._getframe())
-    until(lambda: not watched._watching)
+    until(lambda: not watched._watched)
     taken_back.release()
     thread.join(10)
     assert unharmed == [True]
+
+
+def test_an_interrupt_counts_while_another_call_is_watched() -> None:
+    """One that came in a call before, which ended, doesn't take away what a later one does."""
+    to_end, to_give_up, ended = Event(), Event(), []
+
+    def quick(event: Any) -> None:
+        to_end.wait()
+
+    def spins(event: Any) -> None:
+        while not to_give_up.is_set():
+            pass
+
+    def app() -> None:
+        interruptible(quick)({})
+        try:
+            interruptible(spins)({})
+        except Interrupted:
+            ended.append(True)
+
+    def at(function: Any) -> bool:
+        call = call_in(sys._current_frames().get(thread.ident or 0))
+        return call is not None and call.f_code is function.__code__
+
+    thread = Thread(target=app, daemon=True)
+    thread.start()
+    watched = interrupts.Interrupts(lambda: thread.ident)
+    try:
+        until(lambda: at(quick))
+        watched.came(sys._getframe())
+        to_end.set()
+        until(lambda: at(spins))
+        watched.came(sys._getframe())
+        until(lambda: bool(ended), what="the second call to be ended")
+    finally:
+        to_give_up.set()
+    thread.join(10)
 
 
 def test_the_apps_thread_goes_on_where_one_is_raised_between_calls() -> None:

@@ -35,7 +35,7 @@ class Interrupts:
 
     def __init__(self, app_thread: Callable[[], int | None]) -> None:
         self._app_thread = app_thread
-        self._watching = False
+        self._watched: set[FrameType] = set()  # calls, each with a thread that waits for its end
         self._doomed: FrameType | None = None
 
     def came(self, frame: FrameType | None) -> bool:
@@ -56,8 +56,8 @@ class Interrupts:
         other = self._app_thread()
         if call is None and other is not None:
             call, thread = call_in(sys._current_frames().get(other)), other
-        if call is not None and not self._watching:
-            self._watching = True
+        if call is not None and call not in self._watched:
+            self._watched.add(call)
             threading.Thread(
                 target=self._watch, args=(call, thread), name="lo_kernel interrupts", daemon=True
             ).start()
@@ -85,4 +85,4 @@ class Interrupts:
             else:
                 signal.raise_signal(signal.SIGINT)
         finally:
-            self._watching = False
+            self._watched.discard(call)
