@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from lo_kernel.kernel import kernelspec
 from lo_kernel.kernel.apps import app_factory, check_app
 from lo_kernel.kernel.audit.requests import KernelRecord
 from lo_kernel.kernel.ending import Ending, end_signals
+from lo_kernel.kernel.held import keep_events, what_holds
 from lo_kernel.kernel.host import AppHost, bind_first, port_candidates
 from lo_kernel.kernel.logs import log_to
 from lo_kernel.kernel.running import Running, announce
@@ -69,15 +71,29 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, *end_signals()]
     announcement: Path | None = None
+    runtime: Runtime | None = None
+    record: KernelRecord | None = None
 
     def leave() -> None:
         if announcement is not None:
             announcement.unlink(missing_ok=True)
 
-    ending = Ending(numbers, leave)
+    def leave_held() -> None:
+        said = what_holds(threading.main_thread().ident)
+        if runtime is not None and runtime.workspace.owner:  # the lock goes with the process
+            (runtime.workspace.path / "owner.json").unlink(missing_ok=True)
+        leave()
+        if said:
+            print(said, file=sys.stderr, flush=True)
+        if record is not None:
+            record.close()
+
+    ending = Ending(numbers, leave_held)
 
     def end(number: int, frame: FrameType | None) -> None:
         ending.begin()
+        if runtime is not None:
+            keep_events(runtime, frame)
         loop.call_soon_threadsafe(over.set)
 
     for number in numbers:

@@ -16,6 +16,7 @@ from traitlets import Bool, Dict, Type
 
 from lo_kernel.kernel.debugging import postpone_debugpy
 from lo_kernel.kernel.ending import Ending, end_signals, leave
+from lo_kernel.kernel.held import what_held
 from lo_kernel.kernel.kernel import LOKernel, asyncio_loop_of
 from lo_kernel.kernel.monitor import Monitor, Sent, set_option
 from lo_kernel.settings import Settings
@@ -162,6 +163,8 @@ class LOKernelApp(IPKernelApp):
                 if threading.current_thread() is threading.main_thread():
                     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing may cut off the last writes
                 asyncio_loop_of(self.io_loop).run_until_complete(self.kernel.stop_app())
+                if self.kernel.runtime is not None and (said := what_held(self.kernel.runtime)):
+                    print(said, file=sys.__stderr__, flush=True)
                 self.kernel.close_record(self._ending.left())
             self._ending.all_over()
 

@@ -12,10 +12,13 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+
+from lo_kernel.kernel.held import what_holds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,11 +136,14 @@ def leave(kernel: LOKernel, connection_file: Path | None = None) -> None:
     here: its events are on disk, and states are brought up to them by the next start. The files that say
     that the kernel runs go, and the record ends.
     """
+    said = what_holds(threading.main_thread().ident) if kernel.settings.loop == "kernel" else ""
     try:
         _leave_app(kernel)
     finally:
         for path in (kernel.announcement, connection_file):
             _remove(path)
+        if said:
+            print(said, file=sys.__stderr__, flush=True)
         kernel.close_record(_RECORD_WITHIN)
 
 

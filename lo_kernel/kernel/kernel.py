@@ -29,6 +29,7 @@ from tornado.ioloop import IOLoop
 import lo_kernel
 from lo_kernel.errors import LOError
 from lo_kernel.kernel.debugging import can_debug, load_debugger
+from lo_kernel.kernel.held import keep_events
 from lo_kernel.kernel.interrupts import Interrupts
 from lo_kernel.kernel.magics import lo_magic, remembered_loop
 from lo_kernel.kernel.recording import begin_record, header_of
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LOKernel", "LOWithoutApp", "asyncio_loop_of"]
 
-_ARCHIVE = os.path.join(lo_kernel.__path__[0], "engine", "archive", "")  # noqa: PTH118 - a text to compare
 _HELD_TOO_LONG = 2.0  # s that a cell may keep the app from answering before the kernel says so
 
 
@@ -258,17 +258,8 @@ class LOKernel(SettingsTraits, IPythonKernel):
 
         A cell that holds the app's loop keeps it from being written, and may keep the end from coming.
         """
-        runtime = self.runtime
-        if runtime is None or self.settings.loop != "kernel" or not runtime.archive.writable:
-            return
-        while frame is not None:
-            if frame.f_code.co_filename.startswith(_ARCHIVE):  # it may be in the middle of the same
-                return
-            frame = frame.f_back
-        try:
-            runtime.archive.write()
-        except LOError as error:
-            runtime.errors.add("archive", error)
+        if self.runtime is not None and self.settings.loop == "kernel":
+            keep_events(self.runtime, frame)
 
     async def stop_app(self) -> None:
         """End the app, from any loop and any number of times; never raises, and takes two seconds at most."""
