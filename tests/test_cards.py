@@ -183,5 +183,9 @@ def test_errors_unfold_to_their_tracebacks() -> None:
         for line in log[0].traceback.splitlines():  # each says where, the last one only what is known
             assert line in text
     assert Page(errors_html(log)).tags.count("details") == 1
+    log.add("source", "a frame of 30 MiB", kind="TooLarge")
+    for text in (errors_text(log), Page(errors_html(log)).text):
+        for part in ("(2 times, 1 with another message)", "in 1 of 2, such as:", "    a frame of 30 MiB"):
+            assert part in text
     assert errors_text([]) == "nothing went wrong so far"
     assert "Nothing went wrong" in errors_html([])

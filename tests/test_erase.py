@@ -206,6 +206,8 @@ async def test_the_report_names_what_still_names_them(settings: Settings) -> Non
         await told_of(runtime)
         runtime.errors.add("a reducer", ValueError(f"{KID}0 sent that"))
         runtime.errors.add("a reducer", KeyError(KID))
+        for who in ("nobody", KID):
+            runtime.errors.add("a reducer", TypeError(f"no count of {who}"))
         report = await erase(runtime, KID)
         assert report.states == 2  # the notes and the blob
         assert await runtime.store.keys(0) == ["inside", "namesake", f"notes on {KID}0", "seen"]

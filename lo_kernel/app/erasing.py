@@ -287,7 +287,9 @@ def _errors_naming(runtime: Runtime, named: Named) -> list[ErrorEntry]:
     return [
         entry
         for entry in runtime.errors
-        if named(f"{entry.where} {entry.message} {entry.traceback} {entry.event!r}")
+        if named(
+            " ".join((entry.where, entry.message, *entry.other_messages, entry.traceback, repr(entry.event)))
+        )
     ]
 
 

@@ -92,7 +92,14 @@ class ErrorLike(Protocol):
     message: str
     last: float
     traceback: str
-    count: int
+
+    @property
+    def times(self) -> str:
+        """How often it came, and how often with another message."""
+
+    @property
+    def also(self) -> list[str]:
+        """Lines that say which other messages there are."""
 
 
 _LOOPS = {
@@ -104,6 +111,7 @@ _CARD = (
     "line-height:1.5"
 )
 _QUIET = "color:var(--jp-content-font-color2,inherit)"
+_MORE = f"display:block;margin-left:16px;white-space:pre-wrap;{_QUIET}"
 _ALERT = "color:var(--jp-error-color1,#c62828)"
 _LEFT = "text-align:left;vertical-align:top"
 _NUMBER = "text-align:right;vertical-align:top;font-variant-numeric:tabular-nums"
@@ -200,8 +208,9 @@ def errors_text(entries: Iterable[ErrorLike]) -> str:
     lines = []
     for entry in entries:
         lines.append(
-            f"{_clock(entry.last)}  {entry.where}: {entry.kind}: {_one_line(entry.message)}{_times(entry)}"
+            f"{_clock(entry.last)}  {entry.where}: {entry.kind}: {_one_line(entry.message)}{entry.times}"
         )
+        lines += [f"    {line}" for line in entry.also]
         if entry.traceback:
             lines += [f"    {line}" for line in entry.traceback.rstrip().splitlines()]
     return "\n".join(lines) or "nothing went wrong so far"
@@ -214,8 +223,9 @@ def errors_html(entries: Iterable[ErrorLike]) -> str:
         line = (
             f'<span style="{_QUIET}">{_clock(entry.last)}</span> <b>{escape(entry.where)}</b> '
             f'<span style="{_ALERT}">{escape(entry.kind)}</span>: {escape(entry.message)}'
-            f'<span style="{_QUIET}">{_times(entry)}</span>'
+            f'<span style="{_QUIET}">{entry.times}</span>'
         )
+        line += "".join(f'<span style="{_MORE}">{escape(each)}</span>' for each in entry.also)
         if entry.traceback:
             trace = f'<pre style="margin:4px 0 8px 16px;overflow-x:auto">{escape(entry.traceback)}</pre>'
             items.append(f'<details><summary style="cursor:pointer">{line}</summary>{trace}</details>')
@@ -298,10 +308,6 @@ def _progress(job: JobLike) -> list[str]:
     if job.total:
         return [f"{job.done:,} of {job.total:,} ({100 * job.done // job.total}%)", *filter(None, [job.note])]
     return list(filter(None, [f"{job.done:,} {job.note}".strip() if job.done else job.note]))
-
-
-def _times(entry: ErrorLike) -> str:
-    return f" ({entry.count:,} times)" if entry.count > 1 else ""
 
 
 def _count(number: int, noun: str) -> str:
