@@ -53,6 +53,7 @@ class Shared:
         self._functions: set[str] = set()
         self._reducers = False
         self._whole = False
+        self._gave_up = False  # no first answer, and trying again by itself would not help
         self._next = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(self._start())
@@ -64,6 +65,8 @@ class Shared:
             reader.record(frozenset(self.running.learners()))
         if self.started or self.board.failed:
             reader.push(self.board.everything())
+        elif self._gave_up and self._task is None and self._timer is None:
+            self._begin()
 
     def remove(self, reader: Subscription) -> None:
         """Tell one no more; with the last, the computation ends."""
@@ -135,10 +138,15 @@ class Shared:
 
     def _begin(self) -> None:
         self._timer = None
-        self._task = asyncio.get_running_loop().create_task(self._refresh())
+        work = self._start() if self._gave_up else self._refresh()
+        self._task = asyncio.get_running_loop().create_task(work)
 
     async def _start(self) -> None:
+        self._keys, self._functions, self._reducers = set(), set(), False
+        again, self._gave_up = self._gave_up, False
         try:
+            if again:
+                self._follow()
             await self.executor.wait(self.running)
             await self.executor.start(self.running, record=False)
             for export in self.running.exports:
@@ -150,6 +158,7 @@ class Shared:
             if may_pass(error):
                 self._failed(error)
             else:
+                self._gave_up = True
                 for reader in list(self.readers):
                     reader.fail(error)
         finally:
@@ -188,20 +197,27 @@ class Shared:
             self._done(since)
 
     async def _changes(self, dirt: Dirt, whole: bool) -> Mapping[str, Change]:
-        if (dirt.reducers or whole) and isinstance(self.query, str):
-            name, dag = self._named(self.query)
-            if dag.json != self.running.dag.json:
-                before = self.running
-                self.running = self.executor.prepare(
-                    name, list(before.exports), before.env.parameters, names=self.names
-                )
-                before.close()
-                whole = True
+        if (dirt.reducers or whole) and self._follow():
+            whole = True
         if whole:
             await self.executor.wait(self.running)
             await self.running.run()
             return dict.fromkeys(self.running.exports, WHOLE)
         return await self.running.refresh(dirt)
+
+    def _follow(self) -> bool:
+        """Lay the query out anew where its DAG was replaced; whether it was."""
+        if not isinstance(self.query, str):
+            return False
+        name, dag = self._named(self.query)
+        if dag.json == self.running.dag.json:
+            return False
+        before = self.running
+        self.running = self.executor.prepare(
+            name, list(before.exports), before.env.parameters, names=self.names
+        )
+        before.close()
+        return True
 
     def _named(self, query: str) -> tuple[str, Dag]:
         """The DAG as it is now: the one that was found; where that is gone, what the name means now."""

@@ -79,6 +79,7 @@ class Subscription:
             self._missed.update((change.path, None) for change in update.changes)
         else:
             self._queue.append(update)
+        self._error = None
         self._wake.set()
         if self.on_push is not None:
             self.on_push()
@@ -89,9 +90,11 @@ class Subscription:
         self._missed = None
 
     def fail(self, error: BaseException) -> None:
-        """End with an error."""
+        """End with an error; whoever stays all the same is told when there is an answer."""
         self._error = error
         self._wake.set()
+        if self.on_push is not None:
+            self.on_push()
 
     def record(self, learners: frozenset[str]) -> None:
         """Put on record whose data this reader gets, where there is somebody new among them."""
