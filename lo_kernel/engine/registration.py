@@ -65,7 +65,7 @@ class Registration:
     @property
     def errors(self) -> int:
         """Events at which it failed."""
-        return self.run.failures if self.run else 0
+        return self.run.failed if self.run else 0
 
     @property
     def last_error(self) -> str:

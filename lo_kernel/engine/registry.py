@@ -249,7 +249,7 @@ class Registry(Registered):
         row = self.paused.get(new.id) if answering is None else None
         if answering is not None and (answering.code == new.code or migrate == "keep"):
             if answering.code != new.code:
-                answering.events = answering.failures = 0
+                answering.events = answering.failures = answering.repeated = 0
             answering.replace(new.function, new.null_state, new.code)
             answering.outgoing = False
             return answering, False
@@ -258,7 +258,7 @@ class Registry(Registered):
         self._generation += 1
         run = self._run(new, self._generation, 0, {}, stored=False)
         if migrate == "drop":
-            run.position = run.joined = self.pipeline.routed
+            run.position = run.joined = run.began = self.pipeline.routed
             run.read = None
         return run, True
 
@@ -291,6 +291,9 @@ class Registry(Registered):
         )
         run.overrun = self._fall_behind
         run.stuck = self._set_aside
+        before = new.run
+        if before is not None and before.left is not None and before.code == new.code:
+            run.follow(before.left)
         return run
 
     def _swap(self, new: Registration, run: Run) -> set[int]:
@@ -301,6 +304,7 @@ class Registry(Registered):
         if old is not None:
             self.pipeline.detach(old)
             if old is not run:
+                run.replaces(old)
                 keys.update(old.states.live_keys())
                 self._beside(old.stop())
                 if old.store is self.store:
@@ -341,6 +345,8 @@ class Registry(Registered):
             row = self._stored.get(new.id)
             if row is None or row.generation != run.generation:
                 self._beside(self._remove_generations(run.store, {run.generation}))
+        if new.run is not None and new.run.left is not None:
+            new.run.take_back()
         owner = self._owners.get(new.id)
         if self._registrations.get(new.id) is not new or owner is None or owner is new or owner.run is None:
             return
@@ -483,7 +489,16 @@ class Registry(Registered):
         self._take_up(rows, generations, None)
         for registration in list(self._registrations.values()):
             if registration.status in ("waiting", "catching up", "live", "cancelled"):
+                self._hand_over(registration)
                 self._begin(registration, "restream", None)
+
+    def _hand_over(self, registration: Registration) -> None:
+        """Events are folded anew: their errors are told once."""
+        run = registration.run
+        if run is not None and run.code == registration.code:
+            run.hand_over(self.pipeline.routed)
+        else:
+            self.errors.forget(f"reducer '{registration.id}'")
 
     async def stop(self) -> None:
         """End what runs in the background; shadows are dropped, and begin anew at the next start."""

@@ -33,6 +33,26 @@ _WORTH = 32  # bytes of a state's text that take as long to make as one event mo
 HANGS_AFTER = 5.0  # seconds after which a reducer that hasn't finished an event is named
 
 
+class FoldedBefore:
+    """Which events another run of the same code has folded, and what it had counted by then.
+
+    Those up to ``top``, without those that it had not finished, and those before it began.
+    """
+
+    __slots__ = ("began", "events", "failures", "last_failure", "pending", "top")
+
+    def __init__(self, run: Folding, began: int, top: int) -> None:
+        self.began = began
+        self.top = top
+        self.pending = frozenset(run.pending)
+        self.events = run.events
+        self.failures = run.failed
+        self.last_failure = run.last_failure
+
+    def __contains__(self, number: int) -> bool:
+        return self.began < number <= self.top and number not in self.pending
+
+
 class Folding:
     """A reducer, its states, and the events that wait for it."""
 
@@ -48,6 +68,8 @@ class Folding:
         self.dirty: list[LiveState] = []
         self.events = 0
         self.failures = 0
+        self.repeated = 0  # those of the failures that `before` has counted, too
+        self.before: FoldedBefore | None = None
         self.last_failure = ""
         self.outgoing = False  # other code is about to take over: what fails here is no news
         self.guarded = False
@@ -93,7 +115,13 @@ class Folding:
                 self.tell()
             changes.add(entry.key)
 
-    def _failed(self: Self, error: BaseException, event: Any) -> None:
+    @property
+    def failed(self) -> int:
+        """Events at which it failed, each counted once where some were folded anew."""
+        return self.failures - self.repeated
+
+    def _failed(self: Self, error: BaseException, event: Any, number: int = 0) -> None:
+        """Note a failure; ``number`` is that of the event, where it is known."""
         if isinstance(error, Interrupted):
             self.interrupts += 1
             more = self.patience - self.interrupts
@@ -102,8 +130,12 @@ class Folding:
                 + (". Interrupt it once more, and it is paused" if more > 0 else ""),
             )
         self.failures += 1
-        self.last_failure = f"{type(error).__name__}: {error}"
-        if not self.outgoing:
+        repeated = self.before is not None and number in self.before
+        if repeated:
+            self.repeated += 1
+        else:
+            self.last_failure = f"{type(error).__name__}: {error}"
+        if not self.outgoing and not repeated:
             self._errors.add(f"reducer '{self.name}'", error, event=event)
         if isinstance(error, Interrupted) and self.interrupts >= self.patience and not self.given_up:
             self._give_up()
@@ -173,22 +205,22 @@ class Folding:
                 raise
             except BaseException as error:
                 self.events -= 1
-                self._failed(error, event)
+                self._failed(error, event, item[0])
                 state = self.states.decode(text)
         return text, external, ()
 
     def _keep_external(self, entry: LiveState) -> None:
         """Make the text of an external state as it was before the event at hand."""
         self.guarded = True
-        failures, events = self.failures, self.events
+        counts = self.failures, self.repeated, self.events
         _, entry.external, _ = self._replay(entry.base, entry.since or ())
-        self.failures, self.events = failures, events
+        self.failures, self.repeated, self.events = counts
 
     def _external_text(self, external: Any, item: Item) -> Any:
         try:
             return encode_state(external)
         except StateError as error:
-            self._failed(error, item[1].event(decode_body(item[2]), item[3]))
+            self._failed(error, item[1].event(decode_body(item[2]), item[3]), item[0])
             return MISSING
 
     @staticmethod
@@ -221,7 +253,7 @@ class Folding:
                     entry.external = encode_state(external)
                 except StateError as error:
                     event = item[1].event(decode_body(item[2]), item[3]) if item is not None else None
-                    self._failed(error, event)
+                    self._failed(error, event, entry.seq)
                     entry.external = MISSING
         entry.base = text
         entry.since = None
@@ -289,7 +321,7 @@ class Folding:
                 self._undo(entry)  # it stays in work, and is folded after the next start
                 raise
             entry.seq = item[0]
-            self._failed(error, event)
+            self._failed(error, event, item[0])
             self._undo(entry)
             return
         finally:

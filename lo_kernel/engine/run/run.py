@@ -8,6 +8,7 @@ from typing import Any
 from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.engine.keys import Scope, reducer_prefix
 from lo_kernel.engine.reducers import Reducer
+from lo_kernel.engine.run.folding import FoldedBefore
 from lo_kernel.engine.run.live_state import MISSING, Snapshot
 from lo_kernel.engine.run.live_states import LiveStates
 from lo_kernel.engine.run.taking import Taking
@@ -63,6 +64,8 @@ class Run(Taking):
         self.read: int | None = position  # how far it went through the archive; None: it is live
         self.joined = 0  # events up to here came from the archive, not live
         self.fresh = True  # its row isn't in the store yet
+        self.began = position  # nothing up to here was folded by it
+        self.left: FoldedBefore | None = None  # what it is left with where another one takes its place
 
     @property
     def prefix(self) -> str:
@@ -90,6 +93,30 @@ class Run(Taking):
             self.code = code
             self.fresh = True
             self.strict = self.suspends = False
+
+    # -- another run of the same code takes its place ------------------------------------------
+
+    def hand_over(self, routed: int) -> None:
+        """Leave the telling of errors to a run in another store, which folds its events anew."""
+        if self.left is None:
+            self.left = FoldedBefore(self, self.began, routed if self.read is None else self.read)
+        self.outgoing = True
+
+    def take_back(self) -> None:
+        """Tell errors again: the other run came to nothing."""
+        self.left = None
+        self.outgoing = False
+
+    def follow(self, before: FoldedBefore) -> None:
+        """Go on with the counts of a run that has handed over."""
+        self.before = before
+        self.began = min(self.began, before.began)
+        self.failures, self.last_failure = before.failures, before.last_failure
+
+    def replaces(self, old: Run) -> None:
+        """Now that the other one has folded all up to here, too, its events are those of both."""
+        if self.before is not None and self.before is old.left:
+            self.events = max(self.events, old.events)
 
     def drop_waiting(self) -> None:
         """Forget what waits, to read it from the archive again; what is in work goes on."""
@@ -120,7 +147,7 @@ class Run(Taking):
             external = entry.external
             if external is not MISSING:
                 if type(external) is not bytes:
-                    external = self._lone_external(external)
+                    external = self._lone_external(external, entry.seq)
                 if external is not MISSING:
                     states.unsaved["External" + entry.key[8:]] = external
                 entry.external = MISSING
@@ -131,11 +158,11 @@ class Run(Taking):
         states.ahead = {key: seq for key, seq in states.ahead.items() if seq > low}
         return Snapshot(states.unsaved, low, dict(states.ahead))
 
-    def _lone_external(self, external: Any) -> Any:
+    def _lone_external(self, external: Any, number: int) -> Any:
         try:
             return encode_state(external)
         except StateError as error:
-            self._failed(error, None)
+            self._failed(error, None, number)
             return MISSING
 
     def saved(self, snapshot: Snapshot) -> None:

@@ -276,7 +276,7 @@ class Taking(Folding):
         """A reducer failed at an event, or an earlier one did without being noticed."""
         if not self._unsound(entry, item):
             entry.seq = item[0]
-            self._failed(error, event)
+            self._failed(error, event, item[0])
             self._undo(entry)
 
     def _kept_back(self, entry: LiveState, item: Item, internal: Any, external: Any) -> None:
