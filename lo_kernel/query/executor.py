@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from lo_kernel.engine.keys import learners_of
 from lo_kernel.errors import LOError, QueryError
 from lo_kernel.query.behind import Behind, behind
 from lo_kernel.query.catalog import Catalog
-from lo_kernel.query.dag import HIDDEN_PARAMETERS, Dag, Node
+from lo_kernel.query.dag import HIDDEN_PARAMETERS, Dag, Node, Ref
 from lo_kernel.query.explain import Explanation
 from lo_kernel.query.functions import FunctionContext, Functions
 from lo_kernel.query.joining import JoinStep
@@ -130,12 +130,28 @@ class Running:
 
     def learners(self) -> set[str]:
         """Safe ids of everyone whose data this query has read."""
-        keys = [step for step in self.steps if isinstance(step, KeysStep)]
-        if keys:
-            return {student for step in keys for student in step.students}
-        calls = [step.value for step in self.steps if isinstance(step, CallStep)]
-        rows = itertools.chain.from_iterable(value for value in calls if isinstance(value, list))
-        return {who for row in rows for name, who in identity(row) if name == "STUDENT"}
+        found: set[str] = set()
+        for step in self.steps:
+            if isinstance(step, KeysStep):
+                found |= step.students
+            elif isinstance(step, SelectStep) and not self._made_by_keys(step.node):
+                found |= learners_of(step.places)
+            elif isinstance(step, CallStep):
+                rows = step.value if isinstance(step.value, list) else [step.value]
+                found.update(who for row in rows for name, who in identity(row) if name == "STUDENT")
+        return found
+
+    def _made_by_keys(self, node: Node) -> bool:
+        """Whether the keys of a ``select`` are as a ``keys`` node made them, which knows whose they are."""
+        came = node.fields["keys"]
+        while isinstance(came, Ref) and self.dag.nodes[came.node].dispatch == "variable":
+            came = self.dag.nodes[came.node].fields["value"]
+        return isinstance(came, Ref) and self.dag.nodes[came.node].dispatch == "keys"
+
+    @property
+    def read_so_far(self) -> int:
+        """How many learners those are whose keys were made; more than before where somebody is new."""
+        return sum(len(step.students) for step in self.steps if isinstance(step, KeysStep))
 
 
 class Executor:

@@ -175,6 +175,7 @@ class Shared:
         dirt = Dirt(frozenset(self._keys), frozenset(self._functions), self._reducers)
         whole, self._whole = self._whole, False
         self._keys, self._functions, self._reducers = set(), set(), False
+        known = self.running.read_so_far
         try:
             changes = await self._changes(dirt, whole)
             self._try_again_later()
@@ -187,10 +188,10 @@ class Shared:
             if not self.started:
                 self._first()
                 return
+            if dirt.functions or dirt.reducers or whole or self.running.read_so_far != known:
+                self._record()
             if sent or marked or self.board.failed:
                 self._tell(self.board.update(sent))
-            if dirt.functions or dirt.reducers or whole:
-                self._record()
         except Exception as error:
             self._failed(error)
         finally:
