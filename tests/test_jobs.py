@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,40 @@ async def test_a_job_that_nobody_awaits_is_told_after_the_cell(workspace: Path) 
         await asyncio.wrap_future(job._future)
     assert lo._take_notices() == ["query x: ValueError: no such course"]
     assert lo._take_notices() == []
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda lo: repr(lo.errors),
+        lambda lo: lo.errors._repr_html_(),
+        lambda lo: repr(lo.errors[-1]),
+        lambda lo: repr(lo.errors[-1:]),
+        repr,
+        lambda lo: lo._repr_html_(),
+    ],
+    ids=["text", "page", "one", "some", "card", "card's page"],
+)
+async def test_what_a_cell_shows_itself_is_not_told_below_it(
+    workspace: Path, show: Callable[[LearningObserver], str]
+) -> None:
+    """Who looks at `lo.errors` (or at the card) sees it there; what comes after the look is told."""
+    lo = observer(workspace)
+    lo._runtime.errors.add("store", "away")
+    assert "away" in show(lo)
+    lo._runtime.errors.add("roster", "gone")
+    assert lo._take_notices() == ["roster: Notice: gone"]
+
+
+async def test_what_was_not_shown_is_told(workspace: Path) -> None:
+    """Counting errors, or looking at another, shows none of the rest; nor does a card that has no room."""
+    lo = observer(workspace)
+    for number in range(7):
+        lo._runtime.errors.add(f"source {number}", "away")
+    assert len(lo.errors) == 7
+    repr(lo.errors[0])
+    repr(lo)
+    assert lo._take_notices() == ["source 1: Notice: away"]
 
 
 @pytest.mark.parametrize("shielded", [False, True])

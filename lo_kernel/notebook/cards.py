@@ -15,6 +15,7 @@ from html import escape
 from typing import Protocol
 
 __all__ = [
+    "FOLDED",
     "AppFacts",
     "ErrorLike",
     "JobLike",
@@ -115,7 +116,7 @@ _MORE = f"display:block;margin-left:16px;white-space:pre-wrap;{_QUIET}"
 _ALERT = "color:var(--jp-error-color1,#c62828)"
 _LEFT = "text-align:left;vertical-align:top"
 _NUMBER = "text-align:right;vertical-align:top;font-variant-numeric:tabular-nums"
-_FOLDED = 5  # errors shown on the card of `lo`; `lo.errors` has all
+FOLDED = 5  # errors shown on the card of `lo`; `lo.errors` has all
 
 
 def observer_text(facts: AppFacts) -> str:
@@ -144,7 +145,7 @@ def observer_text(facts: AppFacts) -> str:
         if reducer.errors:
             said += f", {_count(reducer.errors, 'error')}"
         lines.append(f"  {'' if number else 'reducers':<9}  {said}")
-    for number, error in enumerate(facts.errors[-_FOLDED:]):
+    for number, error in enumerate(facts.errors[-FOLDED:]):
         lines.append(f"  {'' if number else 'errors':<9}  {_one_line(error)}")
     if facts.errors:
         lines.append(f"  {'':<9}  lo.errors has all of them, with tracebacks")
@@ -282,8 +283,8 @@ def _reducers(reducers: Sequence[ReducerFacts]) -> str:
 def _problems(errors: Sequence[str]) -> str:
     if not errors:
         return ""
-    lines = "".join(f'<div style="{_ALERT}">{escape(_one_line(error))}</div>' for error in errors[-_FOLDED:])
-    rest = f"; {len(errors) - _FOLDED} more" if len(errors) > _FOLDED else ""
+    lines = "".join(f'<div style="{_ALERT}">{escape(_one_line(error))}</div>' for error in errors[-FOLDED:])
+    rest = f"; {len(errors) - FOLDED} more" if len(errors) > FOLDED else ""
     return f'{lines}<span style="{_QUIET}"><code>lo.errors</code> has the tracebacks{rest}.</span>'
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
@@ -12,13 +12,15 @@ __all__ = ["Errors"]
 
 
 class Errors(Sequence["ErrorEntry"]):
-    """What went wrong in the background: one entry per place and kind, with its traceback and event.
+    """What went wrong in the background: one entry per place, kind and line of code.
 
-    ``lo.errors[-1].event`` is the event that caused it; ``lo.errors.clear()`` forgets all.
+    Each has the traceback and event of the first, and says how often it came, and how often with another
+    message. ``lo.errors[-1].event`` is the event that caused it; ``lo.errors.clear()`` forgets all.
     """
 
-    def __init__(self, log: ErrorLog) -> None:
+    def __init__(self, log: ErrorLog, saw: Callable[[list[ErrorEntry]], None]) -> None:
         self._log = log
+        self._saw = saw  # called with the entries that a cell looks at
 
     def clear(self) -> None:
         """Forget all."""
@@ -35,14 +37,16 @@ class Errors(Sequence["ErrorEntry"]):
     @overload
     def __getitem__(self, index: slice) -> list[ErrorEntry]: ...
     def __getitem__(self, index: int | slice) -> ErrorEntry | list[ErrorEntry]:
-        return list(self._log)[index]
+        found = list(self._log)[index]
+        self._saw(found if isinstance(found, list) else [found])
+        return found
 
     def __repr__(self) -> str:
         from lo_kernel.notebook.cards import errors_text
 
-        return errors_text(self._log)
+        return errors_text(self[:])
 
     def _repr_html_(self) -> str:
         from lo_kernel.notebook.cards import errors_html
 
-        return errors_html(self._log)
+        return errors_html(self[:])

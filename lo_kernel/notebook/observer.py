@@ -59,7 +59,8 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         self.kvs = KeyValueStore(runtime, bridge, self._job)
         self.reducers = Reducers(runtime, bridge)
         self.events = Events(runtime, bridge)
-        self.errors = Errors(runtime.errors)
+        self.errors = Errors(runtime.errors, self._saw)
+        self._seen: list[ErrorEntry] = []
         self._unsaid: list[tuple[ErrorEntry, Job[Any] | None]] = []
         runtime.errors.subscribe(self._went_wrong)
 
@@ -248,17 +249,30 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         if entry.kind != "NoReducer" or len(self._runtime.registry):
             self._unsaid.append((entry, self._failing))
 
+    def _saw(self, entries: list[ErrorEntry]) -> None:
+        """The cell shows these itself: nothing below it has to say them again."""
+        unsaid = {id(entry) for entry, _ in self._unsaid}
+        self._seen += [entry for entry in entries if id(entry) in unsaid]
+
     def _take_notices(self) -> list[str]:
         """What went wrong since the last call, a line each: the kernel shows it after a cell."""
         unsaid, self._unsaid = self._unsaid, []
+        seen, self._seen = {id(entry) for entry in self._seen}, []
         held = {id(entry) for entry in self._runtime.errors}  # not those of a reducer that was mended since
         # what was awaited in a cell stands there already, with its traceback
         notices = [
-            str(entry) for entry, job in unsaid if id(entry) in held and (job is None or not job.awaited)
+            str(entry)
+            for entry, job in unsaid
+            if id(entry) in held and id(entry) not in seen and (job is None or not job.awaited)
         ]
         return notices[:_NOTICES] + (
             [f"and {len(notices) - _NOTICES} more"] if len(notices) > _NOTICES else []
         )
+
+    def _problems(self) -> list[ErrorEntry]:
+        """What is on the card, or behind it, of what went wrong."""
+        errors = self._runtime.errors
+        return [entry for entry in errors if entry.kind != "NoReducer" or len(self._runtime.registry)]
 
     def _facts(self) -> AppFacts:
         from lo_kernel.notebook.cards import AppFacts, ReducerFacts
@@ -297,9 +311,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
             learners=len(runtime.learners),
             connections=len(runtime.sources) if runtime.workspace.owner else None,
             reducers=reducers,
-            errors=[
-                str(entry) for entry in runtime.errors if entry.kind != "NoReducer" or len(runtime.registry)
-            ],
+            errors=[str(entry) for entry in self._problems()],
         )
 
     def _whose(self) -> str:
@@ -311,11 +323,13 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         return "nobody: the process that owned it has ended, and await lo.own() takes it over"
 
     def __repr__(self) -> str:
-        from lo_kernel.notebook.cards import observer_text
+        from lo_kernel.notebook.cards import FOLDED, observer_text
 
+        self._saw(self._problems()[-FOLDED:])
         return observer_text(self._facts())
 
     def _repr_html_(self) -> str:
-        from lo_kernel.notebook.cards import observer_html
+        from lo_kernel.notebook.cards import FOLDED, observer_html
 
+        self._saw(self._problems()[-FOLDED:])
         return observer_html(self._facts())
