@@ -2,14 +2,16 @@
 
 A state is made of dicts with string keys, lists, and JSON scalars (text, finite numbers, booleans,
 ``None``). What the encoder would quietly turn into something else (a tuple, a set, a date, a number as
-key) is an error here, since the reducer would find another state after a restart.
+key, a ``Counter``) is an error here, since the reducer would find another state after a restart.
 """
 
 from __future__ import annotations
 
 import json
+import marshal
 import math
-from typing import Any
+from collections import deque
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +21,15 @@ __all__ = ["decode_state", "encode_state", "json_state"]
 
 _encode = msgspec.json.Encoder().encode
 decode_state = msgspec.json.Decoder().decode
+
+_PLAIN: Final = (dict, list, str, int, float, bool)
+_INSTEAD: Final = (
+    (dict, "dict(...)"),
+    ((list, tuple, set, frozenset, deque), "list(...)"),
+    (str, "str(...)"),
+    (int, "int(...)"),
+    (float, "float(...)"),
+)
 
 
 def encode_state(state: Any) -> bytes:
@@ -30,19 +41,22 @@ def encode_state(state: Any) -> bytes:
     Traceback (most recent call last):
         ...
     lo_kernel.errors.StateError: at $.words[0].seen the state holds {1, 2} (set); a state is made of dicts \
-with text keys, lists, text, finite numbers, True, False and None
+with text keys, lists, text, finite numbers, True, False and None. Write list(...)
 
     """
     try:
         text = _encode(state)
         if decode_state(text) == state and type(state) is not tuple:
+            marshal.dumps(
+                state, 2
+            )  # takes no subclass: a Counter would be a dict after a restart, and fail there
             return text
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
         pass
     path, value = _first_wrong(state, "$", 0)
     raise StateError(
         f"at {path} the state holds {_short(value)} ({type(value).__name__}); a state is made of dicts with "
-        "text keys, lists, text, finite numbers, True, False and None",
+        f"text keys, lists, text, finite numbers, True, False and None{_instead(value)}",
         path=path,
     )
 
@@ -101,9 +115,22 @@ def _search(value: Any, path: str, depth: int) -> tuple[str, Any] | None:
     return path, value
 
 
+def _instead(value: Any) -> str:
+    """What to write in the place of a value, where that is plain."""
+    if type(value) in _PLAIN:
+        return ""
+    for kind, said in _INSTEAD:
+        if isinstance(value, kind):
+            return f". Write {said}"
+    for name in ("tolist", "isoformat"):  # numpy's and pandas'; dates
+        if callable(getattr(type(value), name, None)):
+            return f". Write it with .{name}()"
+    return ""
+
+
 def _short(value: Any) -> str:
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except Exception as error:  # a broken __repr__ must not hide where it is
         return f"<{type(error).__name__} in repr>"
     return text if len(text) <= 80 else text[:77] + "..."
