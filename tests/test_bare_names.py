@@ -114,4 +114,4 @@ async def test_a_name_is_looked_up_while_others_come() -> None:
             return super().startswith(*given)
 
     assert parts.catalog.resolve(Added("jupyter-helper.n"))[0].name == "jupyter-helper"
-    assert parts.catalog._other(Added("jupyter-helper.n")) is not None
+    assert parts.catalog.node_of(Added("jupyter-helper.n")) is not None

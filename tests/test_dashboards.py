@@ -213,6 +213,19 @@ async def test_a_function_of_the_time_of_day_runs_again(settings: Settings) -> N
         assert set(touched) == {frozenset({"count"})}
 
 
+async def test_one_that_ticks_no_more_leaves_the_others(settings: Settings) -> None:
+    """`tick_no_more` ends what runs by the clock for one function; of one that doesn't it is no error."""
+    async with running_app(settings) as runtime:
+        touched: list[frozenset[str]] = []
+        runtime.functions.subscribe(touched.append)
+        for name in ("count", "presence"):
+            runtime.dashboards.tick(name, 0.01)
+        runtime.dashboards.tick_no_more("count")
+        runtime.dashboards.tick_no_more("nothing")
+        await auntil(lambda: len(touched) > 2)
+        assert set(touched) == {frozenset({"presence"})}
+
+
 async def test_lo_makes_dashboards_and_their_pages(settings: Settings) -> None:
     """`embed="page"` gives a frame with a ticket that opens the page; `lo.dashboards` lists all."""
     import aiohttp

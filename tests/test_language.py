@@ -238,6 +238,8 @@ def test_a_variable_may_name_a_node_of_another_dag() -> None:
     dag = small.catalog.get("mine")
     assert "base.counts" in dag.nodes
     assert dag.exports["total"].parameters == (Parameter("course_id", False, None),)
+    assert small.catalog.node_of("base.e") == (small.catalog.get("base"), "counts")
+    assert small.catalog.node_of("base.nothing") is small.catalog.node_of("nowhere.e") is None
 
 
 def test_the_catalog_lists_every_query_with_what_it_takes_and_gives() -> None:

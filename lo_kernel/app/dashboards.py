@@ -276,10 +276,13 @@ class Dashboards:
 
         Only queries that somebody looks at run.
         """
-        before = self._ticking.pop(function, None)
-        if before is not None:
-            before.cancel()
+        self.tick_no_more(function)
         self._ticking[function] = asyncio.get_running_loop().create_task(self._tick(function, seconds))
+
+    def tick_no_more(self, function: str) -> None:
+        """End what :meth:`tick` began; where nothing runs by the clock there is nothing to do."""
+        if (task := self._ticking.pop(function, None)) is not None:
+            task.cancel()
 
     def close(self) -> None:
         """End what goes on in the background."""

@@ -7,7 +7,7 @@ module's ``problems``, what isn't served here in its ``not_served``; the rest go
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ class Registrar:
             )
             _attempt(listed, f"reducer {entry.id!r}", check)
         if contents.dag is not None:
-            read = partial(Dag.read, contents.dag, name=contents.name, other=runtime.catalog._other)
+            read = partial(Dag.read, contents.dag, name=contents.name, other=runtime.catalog.node_of)
             _attempt(listed, "EXECUTION_DAG", read)
         for data in contents.dashboards:
             _attempt(listed, _called(data), partial(self._board, data, contents.title, before))
@@ -92,6 +92,34 @@ class Registrar:
                     "reducer of this id: take that one out first, or give this one another id"
                 )
         return found
+
+    def share_out(self, several: Sequence[Contents]) -> None:
+        """Of several modules that are put in together, leave each reducer's id to one, and name it to others.
+
+        That is the one whose states the store has, or else the first: who comes later takes nobody's states,
+        at no start.
+        """
+        wanted: dict[str, list[str]] = {}
+        for contents in several:
+            for entry in contents.reducers:
+                wanted.setdefault(entry.id, []).append(contents.name)
+        paused = self.runtime.registry.paused
+        owners = {
+            reducer_id: paused[reducer_id].module
+            if reducer_id in paused and paused[reducer_id].module in names
+            else names[0]
+            for reducer_id, names in wanted.items()
+        }
+        for contents in several:
+            for entry in contents.reducers:
+                if (owner := owners[entry.id]) != contents.name:
+                    contents.problems.append(
+                        f"reducer {entry.id!r}: the modules {owner!r} and {contents.name!r} both have one of "
+                        f"this id. That of {owner!r} is in, and its states answer; that of {contents.name!r} "
+                        "is left out: give it another id in REDUCERS, or load one of the two (the setting "
+                        "'modules', or --modules)"
+                    )
+            contents.reducers = [each for each in contents.reducers if owners[each.id] == contents.name]
 
     def put_in(
         self,
@@ -250,8 +278,7 @@ class Registrar:
             if board_id not in new.listed.dashboards and board_id in runtime.dashboards:
                 runtime.dashboards.remove(board_id)
         for name in old.contents.ticks.keys() - new.contents.ticks.keys():
-            if (task := runtime.dashboards._ticking.pop(name, None)) is not None:
-                task.cancel()
+            runtime.dashboards.tick_no_more(name)
         for name, there in old.functions.items():
             if name in new.functions:
                 continue

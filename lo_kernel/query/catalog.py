@@ -77,7 +77,7 @@ class Catalog:
 
         Raises :class:`QueryError`, which names node and field.
         """
-        dag = Dag.read(source, name=name, other=self._other)
+        dag = Dag.read(source, name=name, other=self.node_of)
         self._sources[name] = dag.to_json()
         self._rebuild(name)
 
@@ -123,7 +123,7 @@ class Catalog:
         ``exports``, all of the DAG (each once, where one has two names).
         """
         if not isinstance(query, str):
-            dag = query if isinstance(query, Dag) else Dag.read(query, other=self._other)
+            dag = query if isinstance(query, Dag) else Dag.read(query, other=self.node_of)
             return dag, list(exports) if exports is not None else _each_once(dag)
         dags = self._dags.copy()  # others may ask on threads of their own
         own = None if exports is not None else self._registered(query, dags)
@@ -147,6 +147,16 @@ class Catalog:
             )
         self.get(query)
         raise AssertionError  # get raises
+
+    def node_of(self, variable: str) -> tuple[Dag, str] | None:
+        """The DAG and the node that a variable such as ``other_dag.node`` names; None where there is none."""
+        for name, dag in self._dags.copy().items():
+            if not variable.startswith(f"{name}."):
+                continue
+            for node in (variable[len(name) + 1 :], variable):
+                if node in dag.nodes or node in dag.exports:
+                    return dag, dag.exports[node].returns if node in dag.exports else node
+        return None
 
     def subscribe(self, listener: Callable[[str], None]) -> Unsubscribe:
         """Call ``listener`` with the name of a DAG that was added, replaced or taken away."""
@@ -202,21 +212,11 @@ class Catalog:
             source["execution_dag"].update(nodes)
             source["exports"].update(exports)
         if source["execution_dag"]:
-            self._dags[name] = Dag.read(source, name=name, other=self._other)
+            self._dags[name] = Dag.read(source, name=name, other=self.node_of)
         else:
             self._dags.pop(name, None)
         for listener in list(self._listeners):
             listener(name)
-
-    def _other(self, variable: str) -> tuple[Dag, str] | None:
-        """The node of another DAG that a variable such as ``other_dag.node`` names."""
-        for name, dag in self._dags.copy().items():
-            if not variable.startswith(f"{name}."):
-                continue
-            for node in (variable[len(name) + 1 :], variable):
-                if node in dag.nodes or node in dag.exports:
-                    return dag, dag.exports[node].returns if node in dag.exports else node
-        return None
 
 
 def _reducer_dag(

@@ -169,7 +169,7 @@ class SessionExport:
             data = dag.to_json()
             return {**data, "exports": {exports[0]: data["exports"][exports[0]]}}
         try:
-            return Dag.read(query, name=name, other=self.runtime.catalog._other).to_json()
+            return Dag.read(query, name=name, other=self.runtime.catalog.node_of).to_json()
         except LOError as error:
             raise ExportError(f"queries: {name!r}: {error}") from None
 
