@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,61 @@ async def test_of_a_module_that_is_half_wrong_the_rest_is_loaded(settings: Setti
         await idle(runtime)
         state = await state_of(runtime, "Internal,field_half.module.names,STUDENT:tc-testcase-u0")
         assert state == {"names": ["test_framework_fake_identity", "a", "b"]}
+
+
+COUNTS = """
+from lo_kernel import student_event_reducer
+
+NAME = "{name}"
+
+@student_event_reducer(null_state={{"by": "{name}"}})
+async def counts(event, state):
+    return state, None
+
+@student_event_reducer(null_state={{"n": 0}})
+async def own(event, state):
+    return state, None
+
+REDUCERS = [
+    {{"id": "shared.counts", "function": counts, "context": None}},
+    {{"function": own, "context": None}},
+]
+"""
+
+
+def who_has_it(runtime: Runtime) -> tuple[str, dict[str, list[str]]]:
+    """The module whose reducer of the id that two want is registered, and what is said of each."""
+    said = {name: each.problems for name, each in runtime.modules.items()}
+    return runtime.registry.get("shared.counts").module, said
+
+
+async def test_of_two_modules_with_one_id_the_second_is_refused(settings: Settings, tmp_path: Path) -> None:
+    """The error names both and what to do; the rest of it works. Who had it first keeps it at each start."""
+    settings = replace(settings, store="sqlite")
+    earlier, later, third = tmp_path / "b", tmp_path / "a", tmp_path / "c"
+    for folder, name in ((earlier, "module_b"), (later, "module_a"), (third, "module_c")):
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(COUNTS.format(name=name))
+        add_metadata(folder, name, name)
+    with on_path(earlier), on_path(third):
+        async with running_app(settings) as runtime:
+            assert who_has_it(runtime)[0] == "module_b"
+            await runtime.registry.get("shared.counts").ready()
+        with on_path(later):
+            async with running_app(settings) as runtime:
+                winner, said = who_has_it(runtime)
+                assert winner == "module_b", "its states are in the store"
+                assert said["module_b"] == []
+                for name in ("module_a", "module_c"):
+                    assert f"{name}.own" in runtime.registry
+                    assert runtime.modules[name].reducers == [f"{name}.own"]
+                    (problem,) = said[name]
+                    for word in ("'shared.counts'", f"{name!r}", "'module_b'", "another id", "--modules"):
+                        assert word in problem
+                    assert problem in str(runtime.errors.of(f"module '{name}'"))
+    with on_path(third), on_path(later):
+        async with running_app(settings) as runtime:
+            assert who_has_it(runtime)[0] == "module_a", "who had it is gone: the first by name"
 
 
 async def test_the_deployed_core_is_left_out(settings: Settings, tmp_path: Path) -> None:

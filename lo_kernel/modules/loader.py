@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lo_kernel.errors import MissingExtraError
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["Loader", "pages_of"]
 
 
+@dataclass
+class _Read:
+    """A module that was imported; without ``contents`` where it could not be."""
+
+    listed: Module
+    contents: Contents | None = None
+    missing: list[str] = field(default_factory=list)
+    """Packages that something stood in for."""
+
+
 class Loader:
     """Loads modules, each as far as it goes."""
 
@@ -28,9 +39,19 @@ class Loader:
         self._dash: list[Placed] = []
 
     async def load(self, installed: Sequence[Installed] | None = None) -> None:
-        """Load them all; only on the app's loop, once."""
-        for each in installed_modules() if installed is None else installed:
-            await self._load(each)
+        """Load them all; only on the app's loop, once.
+
+        All are imported before the first is put in: which of two has an id that both want isn't a matter of
+        the order in which they come.
+        """
+        read = [await self._read(each) for each in (installed_modules() if installed is None else installed)]
+        self.registrar.share_out([each.contents for each in read if each.contents is not None])
+        for each in read:
+            since = time.perf_counter()
+            if each.contents is not None:
+                self._place(each.contents, each.listed, each.missing)
+            each.listed.seconds += time.perf_counter() - since
+            self.runtime.modules.add(each.listed)
         if self._dash:
             self._serve_dash()
         for name in self.runtime.modules:
@@ -38,22 +59,21 @@ class Loader:
             for problem in module.problems:
                 self.runtime.errors.add(f"module '{name}'", problem, kind="Module")
 
-    async def _load(self, each: Installed) -> None:
+    async def _read(self, each: Installed) -> _Read:
         since = time.perf_counter()
-        package = each.value.partition(":")[0].strip().removesuffix(".module")
-        listed = Module(package, each.name, each.version, each.distribution)
+        listed = Module(each.package, each.name, each.version, each.distribution)
+        read = _Read(listed)
         self.runtime.modules.checks.clear()
         try:
-            module, missing = import_module_of_the_field(each.load, package.partition(".")[0])
-            contents = read_contents(module)
+            module, read.missing = import_module_of_the_field(each.load, each.package.partition(".")[0])
+            read.contents = read_contents(module)
         except (Exception, SystemExit) as error:
             listed.error = f"{type(error).__name__}: {error}"
-            self.runtime.errors.add(f"module '{package}'", error)
+            self.runtime.errors.add(f"module '{each.package}'", error)
         else:
             await self.registrar.run_checks(listed)
-            self._place(contents, listed, missing)
         listed.seconds = time.perf_counter() - since
-        self.runtime.modules.add(listed)
+        return read
 
     def _place(self, contents: Contents, listed: Module, missing: list[str]) -> None:
         placed = self.registrar.put_in(contents, listed)
