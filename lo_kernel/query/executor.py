@@ -31,7 +31,7 @@ from lo_kernel.query.relational import KeysStep, SelectStep, find_reducer
 from lo_kernel.query.rows import Rows, flat_rows
 from lo_kernel.query.steps import CallStep, Change, Dirt, Env, ParameterStep, Step, Timing, ValueStep
 from lo_kernel.query.validate import check
-from lo_kernel.query.values import check_json, identity, is_error, visible
+from lo_kernel.query.values import check_json, identity, is_error, own, visible
 
 __all__ = ["Executor", "Running"]
 
@@ -197,6 +197,7 @@ class Executor:
             raise QueryError(f"{name}: expected an export to answer, got none; there are: {there}")
         given = {key: value for key, value in (parameters or {}).items() if key not in HIDDEN_PARAMETERS}
         check_json(given, "parameters")
+        given = own(given)  # whoever asks may go on with theirs
         open_query = not isinstance(query, str)  # a named one of the field's runs as it does there
         check(dag, chosen, self.functions, self.reducers, given, strict=strict, paths=open_query)
         env = Env(self.reader, self.reducers, self.functions, given, FunctionContext(names))

@@ -51,6 +51,11 @@ class Function:
         return inspect.iscoroutinefunction(inspect.unwrap(self.function))
 
     @property
+    def changes_nothing(self) -> bool:
+        """Whether it is known to leave alone what it is given, and what it gave."""
+        return BUILTINS.get(self.name) is self.function
+
+    @property
     def wants_runtime(self) -> bool:
         """Whether it has a parameter ``runtime``."""
         return "runtime" in self.parameters

@@ -19,6 +19,7 @@ from lo_kernel.query.ports import JSON, Changes
 from lo_kernel.query.rows import Rows, flat_rows
 from lo_kernel.query.shared import OnError, Shared
 from lo_kernel.query.subscription import Subscription
+from lo_kernel.query.values import own
 
 __all__ = ["LiveQueries", "LiveSource"]
 
@@ -100,7 +101,9 @@ class LiveQueries:
         async with self.subscribe(query, None, parameters, strict=True, queue=queue) as subscription:
             async for update in subscription:
                 if not update.mark:
-                    yield update.rows(names, subscription.running.exports)
+                    rows = update.rows(names, subscription.running.exports)
+                    rows[:] = own(list(rows))  # others have the same answer
+                    yield rows
 
     def source(
         self,

@@ -14,7 +14,7 @@ from lo_kernel.query.functions import Function, gave_up, invoke
 from lo_kernel.query.paths import MISSING, describe, follow
 from lo_kernel.query.ports import JSON
 from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Step, call_error
-from lo_kernel.query.values import error_value, is_error
+from lo_kernel.query.values import error_value, is_error, own
 
 __all__ = ["MapStep"]
 
@@ -106,6 +106,7 @@ class MapStep(Step):
             )
             return {**wrong, "provenance": provenance}
         given = copy.deepcopy(value) if isinstance(value, dict | list) else value
+        kwargs = own(kwargs)
         try:
             if threads:
                 context = contextvars.copy_context()
@@ -123,6 +124,8 @@ class MapStep(Step):
                 function_name=function.name,
             )
             return {**wrong, "provenance": provenance}
+        if not function.changes_nothing:
+            result = own(result)
         if isinstance(result, dict):
             return {**result, "provenance": provenance}
         return {"output": result, "provenance": provenance}

@@ -13,7 +13,7 @@ from lo_kernel.query.dag import Node, Ref
 from lo_kernel.query.paths import MISSING, describe, follow
 from lo_kernel.query.ports import JSON, Reducers, Registration
 from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Env, Step, shifted
-from lo_kernel.query.values import is_error
+from lo_kernel.query.values import is_error, own
 
 __all__ = ["KeysStep", "SelectStep", "dimensions", "find_reducer"]
 
@@ -373,7 +373,7 @@ class SelectStep(Step):
             return item
         provenance = {"key": item["key"], "provenance": item["provenance"]}
         row: dict[str, JSON] = {"provenance": provenance}
-        known = state if state is not None else item.get("default")
+        known = state if state is not None else own(item.get("default"))
         if fields == "All":
             if isinstance(known, dict):
                 row.update(known)

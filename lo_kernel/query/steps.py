@@ -16,7 +16,7 @@ from lo_kernel.errors import LOError, StoreError
 from lo_kernel.query.dag import Node, Ref
 from lo_kernel.query.functions import FunctionContext, Functions, invoke
 from lo_kernel.query.ports import JSON, Reducers, StateReader
-from lo_kernel.query.values import error_value, is_error
+from lo_kernel.query.values import error_value, is_error, own
 
 __all__ = [
     "NOTHING",
@@ -155,7 +155,11 @@ class ValueStep(Step):
 
     async def evaluate(self) -> JSON:
         """The value, as it stands or of the node it names."""
-        return self.env.resolve(self.node.fields.get("value"))
+        value = self.node.fields.get("value")
+        found = self.env.resolve(value)
+        return (
+            found if isinstance(value, Ref) else own(found)
+        )  # the DAG stays as it is, whoever has the answer
 
     async def refresh(self, changes: Mapping[str, Change], dirt: Dirt) -> Change:
         """What changed in the node that it names."""
@@ -177,23 +181,27 @@ class ParameterStep(Step):
             return self.env.parameters[name]
         if self.node.fields.get("required"):
             return self.error(f"parameter {name!r}: expected a value, got none", parameter_name=name)
-        return self.node.fields.get("default")
+        return own(self.node.fields.get("default"))
 
 
 class CallStep(Step):
-    """A call of a published function."""
+    """A call of a published function.
+
+    It may change what it is given, and go on changing what it gave: neither is the query's own.
+    """
 
     async def evaluate(self) -> JSON:
         """What the function gives."""
         name = self.node.fields["function_name"]
         function = self.env.functions.get(name)
-        args = [_own(self.env.resolve(value)) for value in self.node.fields.get("args") or ()]
+        args = [self.env.resolve(value) for value in self.node.fields.get("args") or ()]
         kwargs = {
-            key: _own(self.env.resolve(value))
-            for key, value in (self.node.fields.get("kwargs") or {}).items()
+            key: self.env.resolve(value) for key, value in (self.node.fields.get("kwargs") or {}).items()
         }
         try:
-            return await invoke(function, args, kwargs, self.env.context)
+            if function.changes_nothing:
+                return await invoke(function, args, kwargs, self.env.context)
+            return own(await invoke(function, own(args), own(kwargs), self.env.context))
         except Exception as error:
             return error_value(
                 call_error(name, error),
@@ -257,10 +265,3 @@ def shifted(changes: Iterable[Change]) -> Change:
             return WHOLE
         rows |= change
     return rows
-
-
-def _own(value: JSON) -> JSON:
-    """Rows that a function may change without changing the query's own."""
-    if isinstance(value, list):
-        return [dict(item) if isinstance(item, dict) else item for item in value]
-    return dict(value) if isinstance(value, dict) else value

@@ -19,6 +19,7 @@ __all__ = [
     "identity",
     "is_error",
     "mistaken",
+    "own",
     "path_of",
     "visible",
 ]
@@ -109,6 +110,20 @@ def mistaken(value: Any) -> str:
     if callable(value):
         return "; a function goes by a name: that of a reducer, or q.call(name)(...) for a published one"
     return ""
+
+
+def own(value: JSON) -> JSON:
+    """A copy of a JSON value, for whoever may change it or go on changing it.
+
+    >>> rows = [{"words": ["a"]}]
+    >>> own(rows)[0]["words"].append("b"), rows
+    (None, [{'words': ['a']}])
+    """
+    if isinstance(value, dict):
+        return {k: own(item) if isinstance(item, dict | list) else item for k, item in value.items()}
+    if isinstance(value, list):
+        return [own(item) if isinstance(item, dict | list) else item for item in value]
+    return value
 
 
 def _is_text(text: str) -> bool:
