@@ -85,6 +85,10 @@ class Reducer:
         """The same as the default."""
         return self.default
 
+    def why_stateless(self, key: str, /) -> str:
+        """No event came."""
+        return "none"
+
     async def ready(self) -> None:
         """Wait for the gate, where there is one."""
         if self.gate is not None:

@@ -106,4 +106,4 @@ def test_how_far_behind_is_said_in_words() -> None:
     assert str(Behind("replaced", 1200)) == "the code before answers; the new one has 1,200 events to go"
     assert str(Behind("catching up", 1)) == "catching up, 1 event to go"
     assert repr(Rows(behind={"c": Behind("paused", 1)})).startswith("no rows\n'c' is behind: paused, 1 event")
-    assert "is behind" in Rows(behind={"c": Behind("paused")})._repr_html_()
+    assert "is behind" in Rows(behind={"c": Behind("paused", 1)})._repr_html_()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import running_app
+from ingest_parts import SOURCE
 from query_parts import Parts, Reducer
+from waiting import auntil
 
+from lo_kernel.engine.events import Sender, identify
+from lo_kernel.engine.reducers import student_event_reducer
 from lo_kernel.errors import QueryError
 from lo_kernel.query.language import q
 from lo_kernel.query.rows import Rows
+from lo_kernel.settings import Settings
 
 
 def writing(people: int, writers: int, default: Any = None) -> Parts:
@@ -128,6 +136,43 @@ async def test_all_rows_without_events_keep_their_places() -> None:
     ]  # fmt: skip
     empty = await writing(3, 0).executor.rows("chars")
     assert empty.notes == ["3 of 3 have no events for 'chars' here: their rows are its null state"]
+
+
+@student_event_reducer(null_state={"n": 0}, module_override="tests")
+async def picky(event: dict[str, Any], state: dict[str, int]) -> tuple[Any, Any]:
+    """Fails at some events, and keeps nothing of others."""
+    number = event["client"]["number"]
+    if number == 1:
+        raise KeyError(number)
+    return (False, False) if number == 2 else ({"n": state["n"] + 1}, False)
+
+
+async def test_who_has_no_state_though_events_came_is_told_from_who_sent_none(workspace: Path) -> None:
+    """The reducer failed at them, or kept nothing; and where that isn't known, nothing is said of events."""
+    settings = Settings(workspace=str(workspace), port=0)
+    query = q.select(q.keys("picky", STUDENTS=["tc-testcase-u0", "tc-testcase-u1", "tc-testcase-u2", "tc-x"]))
+    async with running_app(settings) as runtime:
+        await runtime.add_reducer("picky", picky, module="tests").ready()
+        for number in (0, 1, 2, 1):
+            sender = Sender(identify({"user_id": f"u{number}"}), SOURCE)  # type: ignore[arg-type]
+            body = {"event": "x", "number": number}
+            await runtime.pipeline.accept(sender, body, json.dumps(body).encode(), 1.5)
+        await auntil(runtime.pipeline.is_idle)
+        assert (await runtime.executor.rows(query)).notes == [
+            "1 of 4 have no state: 'picky' failed at their events (see lo.errors), so their rows are its "
+            "null state",
+            "1 of 4 have no state: 'picky' kept nothing of their events, so their rows are its null state",
+            "1 of 4 have no events for 'picky' here: their rows are its null state; "
+            "lo.q.select(lo.q.keys('picky'), lo.q.ALL) leaves them out",
+        ]
+    unknown = (
+        "3 of 4 have no state of 'picky' here: their rows are its null state; "
+        "lo.q.select(lo.q.keys('picky'), lo.q.ALL) leaves them out"
+    )
+    async with running_app(settings) as runtime:
+        assert (await runtime.executor.rows(query)).notes == [unknown]
+        await runtime.add_reducer("picky", picky, module="tests").ready()
+        assert (await runtime.executor.rows(query)).notes == [unknown]
 
 
 async def test_a_value_that_comes_later_counts_from_then_on() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from lo_kernel.bridge import LoopBridge
 from lo_kernel.engine.events import Sender, identify
 from lo_kernel.engine.reducers import student_event_reducer
 from lo_kernel.notebook.cards import AppFacts, ReducerFacts, observer_html, observer_text
+from lo_kernel.notebook.observer import LearningObserver
 from lo_kernel.notebook.reducers_view import Reducers
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
@@ -45,7 +48,9 @@ async def test_a_reducer_of_many_events_says_where_it_stands_after_a_restart(wor
         await came(runtime, 1200)
         assert said(runtime) == ["live, 1,200 events since the start, at the archive's newest event (1,200)"]
     async with running_app(settings) as runtime:
-        assert said(runtime) == ["paused, 0 events behind; run the cell that defines it to go on"]
+        assert said(runtime) == [
+            "paused, with all events so far in its states; run the cell that defines it to go on"
+        ]
         await runtime.add_reducer("count", count, module="tests").ready()
         assert said(runtime) == ["live, 0 events since the start, at the archive's newest event (1,200)"]
         await came(runtime, 1)
@@ -70,6 +75,29 @@ async def test_one_that_is_at_work_stands_before_the_archives_end(settings: Sett
         gate.set()
         await coming
         assert said(runtime) == ["live, 5 events since the start, at the archive's newest event (5)"]
+
+
+async def test_who_takes_over_is_told_what_to_do_about_the_owners_reducers(workspace: Path) -> None:
+    """`lo.reducers`, the card and an answer say that its cell has to be run, and how far its states are."""
+    settings = Settings(workspace=str(workspace), port=0)
+    ending = AsyncExitStack()
+    owner = await ending.enter_async_context(running_app(settings))
+    await owner.add_reducer("count", count, module="tests").ready()
+    await came(owner, 2)
+    async with running_app(settings) as follower:
+        lo = LearningObserver(follower, LoopBridge(asyncio.get_running_loop()))
+        await ending.aclose()
+        await follower.own()
+        whole = "paused, with all events so far in its states; run the cell that defines it to go on"
+        for text in (repr(lo.reducers), repr(lo), html.unescape(lo._repr_html_())):
+            assert whole in text
+            assert "0 events" not in text
+        notes = repr(await follower.executor.rows("count")).splitlines()
+        assert notes[-1] == f"'count' is {whole}"
+        await came(follower, 1)
+        behind = "paused, 1 event behind; run the cell that defines it to go on"
+        for text in (repr(lo.reducers), repr(lo), html.unescape(lo._repr_html_())):
+            assert behind in text
 
 
 def test_the_card_says_since_when_it_counts() -> None:

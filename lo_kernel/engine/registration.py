@@ -72,6 +72,10 @@ class Registration:
         """What it failed with last; empty where it didn't."""
         return self.run.last_failure if self.run else ""
 
+    def why_stateless(self, key: str) -> str:
+        """Why there is no state under a key; see :meth:`Run.why_stateless`."""
+        return self.run.why_stateless(key) if self.run is not None else ""
+
     @property
     def position(self) -> int:
         """Number of the newest archived event that is in its committed states."""
@@ -97,11 +101,15 @@ class Registration:
         """Whether the states that answer are those of other code, which this one is to replace."""
         return self.answering and self.run is not None and self.run.code != self.code
 
-    async def ready(self) -> Registration:
-        """Wait until it has seen all of the past, or what replaced it has; raises what it failed with."""
+    async def ready(self, on_replaced: Callable[[], None] | None = None) -> Registration:
+        """Wait until it has seen all of the past, or what replaced it has; raises what it failed with.
+
+        ``on_replaced`` is called where another one takes its place on the way, before that one is waited for.
+        """
         task = self._task
         if task is not None and (loop := task.get_loop()) is not asyncio.get_running_loop():
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.ready(), loop))
+            ready = self.ready(on_replaced)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ready, loop))
         if task is not None:
             try:
                 await asyncio.shield(task)
@@ -109,6 +117,8 @@ class Registration:
                 if not task.cancelled():  # it is the caller who was cancelled
                     raise
                 if self.successor is not None:
+                    if on_replaced is not None:
+                        on_replaced()
                     return await self.successor.ready()
                 raise ReducerError(
                     f"the reducer {self.id!r} was {self.status} before it had gone through the past"
@@ -169,13 +179,16 @@ class Registration:
 
     def __repr__(self) -> str:
         if self.status == "paused":
-            return (
-                f"<reducer {self.id!r} of {self.context}: paused, {_events(self.behind)} behind; "
-                f"{self.to_go_on} to go on>"
-            )
+            return f"<reducer {self.id!r} of {self.context}: {self.paused_text}>"
         progress = f", {self.done:,} of {self.total:,}" if self.status == "catching up" else ""
         count = f"{_events(self.events)} since the start"
         return f"<reducer {self.id!r} of {self.context}: {self.status}{progress}, {count}{self.failed_text}>"
+
+    @property
+    def paused_text(self) -> str:
+        """Of a paused one: how far its states are, and what to do."""
+        stands = f"{_events(self.behind)} behind" if self.behind else "with all events so far in its states"
+        return f"paused, {stands}; {self.to_go_on} to go on"
 
     @property
     def to_go_on(self) -> str:

@@ -31,7 +31,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReducerFacts:
-    """One reducer: ``events`` folded since the start, ``errors`` among them, ``behind`` that wait for it."""
+    """One reducer: ``events`` folded since the start, ``errors`` among them, ``behind`` that wait for it.
+
+    ``paused`` says of one that is paused how far its states are, and what to do.
+    """
 
     id: str
     context: str
@@ -40,6 +43,7 @@ class ReducerFacts:
     errors: int = 0
     behind: int = 0
     last_error: str = ""
+    paused: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +78,7 @@ class JobLike(Protocol):
 
     @property
     def status(self) -> str:
-        """``running``, ``done``, ``cancelled`` or ``failed``."""
+        """``running``, ``done``, ``cancelled``, ``failed`` or ``replaced``."""
 
     @property
     def seconds(self) -> float:
@@ -140,8 +144,8 @@ def observer_text(facts: AppFacts) -> str:
     if not facts.reducers:
         lines.append("  reducers   none yet: declare one with @lo.reducer(...)")
     for number, reducer in enumerate(facts.reducers):
-        count = f"{_count(reducer.events, 'event')} of {reducer.context} since the start"
-        said = f"{reducer.id}: {_state(reducer)}, {count}"
+        count = f", {_count(reducer.events, 'event')} of {reducer.context} since the start"
+        said = f"{reducer.id}: {_state(reducer)}{'' if reducer.paused else count}"
         if reducer.errors:
             said += f", {_count(reducer.errors, 'error')}"
         lines.append(f"  {'' if number else 'reducers':<9}  {said}")
@@ -178,7 +182,7 @@ def job_text(job: JobLike) -> str:
     >>> print(job_text(job))
     replay: running, 1,200 of 5,000 (24%), 2.0 s
     """
-    parts = [job.status, *_progress(job)]
+    parts = _stands(job)
     if job.error is not None:
         parts.append(_one_line(f"{type(job.error).__name__}: {job.error}"))
     return f"{job.name}: {', '.join(parts)}, {_duration(job.seconds)}"
@@ -186,7 +190,7 @@ def job_text(job: JobLike) -> str:
 
 def job_html(job: JobLike) -> str:
     """A job with its progress."""
-    said = " · ".join(escape(part) for part in [job.status, *_progress(job), _duration(job.seconds)])
+    said = " · ".join(escape(part) for part in [*_stands(job), _duration(job.seconds)])
     head = f'<b>{escape(job.name)}</b> <span style="{_QUIET}">{said}</span>'
     bar = ""
     if job.status == "running":
@@ -301,7 +305,14 @@ def _workspace(facts: AppFacts) -> str:
 
 
 def _state(reducer: ReducerFacts) -> str:
+    if reducer.paused:
+        return reducer.paused
     return f"{reducer.status}, {reducer.behind:,} events behind" if reducer.behind else reducer.status
+
+
+def _stands(job: JobLike) -> list[str]:
+    """What has become of a job, and how far it is; of a replaced one how far it came is of no use."""
+    return ["replaced by a newer one"] if job.status == "replaced" else [job.status, *_progress(job)]
 
 
 def _progress(job: JobLike) -> list[str]:

@@ -170,8 +170,8 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         registration = self._bridge.call(register)
 
         async def work() -> Registration:
-            await registration.ready()
-            if job is not None:
+            await registration.ready(lambda: job.replace() if job is not None else None)
+            if job is not None and not job.replaced:
                 job.progress(registration.done, registration.total, runtime.heard_by(registration))
             return registration
 
@@ -295,7 +295,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
                 context=row.context,
                 status="paused",
                 events=0,
-                behind=max(0, runtime.archive.last - row.position),
+                paused=runtime.registry.get(row.id).paused_text,
             )
             for row in runtime.registry.paused.values()
             if row.id not in runtime.registry

@@ -25,10 +25,19 @@ class Behind:
     events: int = 0
     to_go_on: str = _CELL
 
+    def of(self, name: str) -> str:
+        """What a reader of an answer is told of a reducer.
+
+        >>> Behind("paused").of("count")
+        "'count' is paused, with all events so far in its states; run the cell that defines it to go on"
+        """
+        return f"{name!r} is {'' if self.status == 'paused' and not self.events else 'behind: '}{self}"
+
     def __str__(self) -> str:
         events = f"{self.events:,} event{'s'[: self.events != 1]}"
         if self.status == "paused":
-            return f"paused, {events} came since; {self.to_go_on} to go on"
+            stands = f"{events} came since" if self.events else "with all events so far in its states"
+            return f"paused, {stands}; {self.to_go_on} to go on"
         if self.status == "replaced":
             return f"the code before answers; the new one has {events} to go"
         return f"{self.status}, {events} to go"

@@ -9,11 +9,12 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from lo_kernel.errors import UnknownReducerError
 from lo_kernel.query.builtins import BUILTINS
 from lo_kernel.query.dag import Ref
 from lo_kernel.query.paths import MISSING, follow
 from lo_kernel.query.ports import JSON
-from lo_kernel.query.relational import SelectStep
+from lo_kernel.query.relational import SelectStep, find_reducer
 from lo_kernel.query.steps import CallStep
 from lo_kernel.query.values import is_error
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["notes_of", "without_state"]
 
+_WHY: Final = {
+    "failed": "no state: {} failed at their events (see lo.errors), so their rows are its null state",
+    "kept": "no state: {} kept nothing of their events, so their rows are its null state",
+    "none": "no events for {} here: their rows are its null state",
+    "": "no state of {} here: their rows are its null state",
+}
 _HIDDEN: Final = ("provenance", "user_id", "profile")
 
 
@@ -64,15 +71,23 @@ def _null_states(step: SelectStep) -> Iterator[str]:
     if not step.stateless or not isinstance(keys, Ref) or not isinstance(step.value, list):
         return
     reducer = step.env.steps[keys.node].node.fields.get("function")
-    count = sum(len(step.places.get(key, ())) for key in step.stateless)
-    if reducer is None or not count:
+    if reducer is None:
         return
-    note = (
-        f"{count:,} of {len(step.value):,} have no events for {reducer!r} here: their rows are its null state"
-    )
-    if count < len(step.value):
-        note += f"; lo.q.select(lo.q.keys({reducer!r}), lo.q.ALL) leaves them out"
-    yield note
+    try:
+        why_stateless = find_reducer(step.env.reducers, reducer).why_stateless
+    except UnknownReducerError:  # removed just now
+        return
+    counts = dict.fromkeys(_WHY, 0)
+    for key in step.stateless:
+        counts[why_stateless(key)] += len(step.places.get(key, ()))
+    notes = [
+        f"{count:,} of {len(step.value):,} have {_WHY[why].format(repr(reducer))}"
+        for why, count in counts.items()
+        if count
+    ]
+    if notes and sum(counts.values()) < len(step.value):
+        notes[-1] += f"; lo.q.select(lo.q.keys({reducer!r}), lo.q.ALL) leaves them out"
+    yield from notes
 
 
 def _left_out(step: CallStep) -> Iterator[str]:

@@ -85,6 +85,12 @@ class Registration(Protocol):
         """What queries answer for someone who has no state; the null state where nothing else was said."""
         ...
 
+    def why_stateless(self, key: str, /) -> str:
+        """Why there is no state under a key: it ``failed`` at its events, ``kept`` nothing of them, or there
+        were ``none``; empty where that isn't known.
+        """
+        ...
+
     def ready(self) -> Awaitable[object]:
         """Wait until it has gone through the past; at once where it has."""
         ...

@@ -99,7 +99,7 @@ class Rows(list[dict[str, Any]]):
 
     @property
     def _notes(self) -> list[str]:
-        return [*self.notes, *(f"{name!r} is behind: {mark}" for name, mark in self.behind.items())]
+        return [*self.notes, *(mark.of(name) for name, mark in self.behind.items())]
 
     def __repr__(self) -> str:
         if not self:

@@ -173,7 +173,9 @@ class Folding:
 
     def _refold(self, entry: LiveState, items: Sequence[Item]) -> None:
         """Make a state anew from its text and events; what isn't JSON is left out and reported."""
+        before = self.failures
         text, external, left = self._replay(entry.base, items)
+        entry.failed = entry.failed or self.failures > before
         entry.base = text
         entry.since = None
         entry.state = self.states.decode(text)
@@ -321,6 +323,7 @@ class Folding:
                 self._undo(entry)  # it stays in work, and is folded after the next start
                 raise
             entry.seq = item[0]
+            entry.failed = True
             self._failed(error, event, item[0])
             self._undo(entry)
             return

@@ -25,7 +25,19 @@ LEAST: Final = 8
 class LiveState:
     """One state in memory."""
 
-    __slots__ = ("base", "dirty", "external", "key", "most", "seq", "since", "state", "used", "waiting")
+    __slots__ = (
+        "base",
+        "dirty",
+        "external",
+        "failed",
+        "key",
+        "most",
+        "seq",
+        "since",
+        "state",
+        "used",
+        "waiting",
+    )
 
     def __init__(self, key: str, state: Any, seq: int) -> None:
         self.key = key  # of the internal state
@@ -36,6 +48,7 @@ class LiveState:
         self.most = LEAST  # so many events in `since` are worth a new text
         self.seq = seq  # number of the newest event folded in
         self.dirty = False
+        self.failed = False  # the reducer did, at one of its events
         self.used = True
         self.waiting: deque[Item] | None = None  # what waits, while an event is in work
 

@@ -77,6 +77,16 @@ class Run(Taking):
         """Interrupts after which it is given up; over the past the next event would only be the next hang."""
         return super().patience if self.read is None else 1
 
+    def why_stateless(self, key: str) -> str:
+        """Why there is no state under a key: it ``failed`` at the events, ``kept`` nothing, or had ``none``.
+
+        Empty where that isn't known: what it folded before this process, or has let go, is not in memory.
+        """
+        entry = self.states.find(key)
+        if entry is not None:
+            return "failed" if entry.failed else "kept"
+        return "" if self.began or self.states.stored else "none"
+
     def low(self, routed: int) -> int:
         """Every event up to this number is folded in; ``routed`` is the newest one that went to live runs."""
         top = routed if self.read is None else self.read

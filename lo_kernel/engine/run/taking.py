@@ -276,6 +276,7 @@ class Taking(Folding):
         """A reducer failed at an event, or an earlier one did without being noticed."""
         if not self._unsound(entry, item):
             entry.seq = item[0]
+            entry.failed = True
             self._failed(error, event, item[0])
             self._undo(entry)
 
