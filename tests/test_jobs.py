@@ -14,9 +14,27 @@ from waiting import auntil
 
 from lo_kernel import student_event_reducer
 from lo_kernel.bridge import LoopBridge
+from lo_kernel.notebook.job_display import JobDisplays
 from lo_kernel.notebook.observer import LearningObserver
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
+
+
+class Shown:
+    """A notebook's screen, of which the last thing that was shown is kept."""
+
+    last: dict[str, Any]
+
+    def cell(self) -> Any:
+        """There is none."""
+
+    def show(self, bundle: dict[str, Any], display_id: str) -> None:
+        """Show something new."""
+        self.last = bundle
+
+    def update(self, bundle: dict[str, Any], display_id: str, cell: Any) -> None:
+        """Show it anew."""
+        self.last = bundle
 
 
 async def _fails() -> None:
@@ -126,3 +144,32 @@ async def test_a_cancelled_job_leaves_the_reducer_out(tmp_path: Path, settings: 
         assert job.status == "cancelled"
         assert not job.cancel()
         assert lo._take_notices() == []
+
+
+async def test_one_that_was_replaced_on_its_way_says_so(tmp_path: Path, settings: Settings) -> None:
+    """At once, and at its end too; who awaits it waits for the one in its place."""
+    held, shown = asyncio.Event(), Shown()
+
+    @student_event_reducer(null_state={"count": 0})
+    async def counted(event: Any, state: Any) -> Any:
+        await held.wait()
+        return {"count": state["count"] + 1}, False
+
+    async with running_app(settings) as runtime:
+        lo = LearningObserver(runtime, LoopBridge(asyncio.get_running_loop()))
+        await lo.replay(study_log(tmp_path / "x.log", range(50)))
+        displays = JobDisplays(shown, lo._bridge, runtime.errors)
+        old = lo.add_reducer("counted", counted, context=SOURCE)
+        displays.show(old, "reducer 'counted'")
+        await auntil(lambda: lo.reducers["counted"].status == "catching up")
+        new = lo.add_reducer("counted", counted, context=SOURCE)
+        said = "reducer 'counted': replaced by a newer one"
+        await auntil(lambda: shown.last["text/plain"].startswith(said), what="the card to say so")
+        assert (old.status, old.finished, new.status) == ("replaced", False, "running")
+        assert "<progress" not in shown.last["text/html"]
+        held.set()
+        assert await old is await new
+        assert (old.status, new.status) == ("replaced", "done")
+        assert repr(old).startswith(f"<{said}")
+        await auntil(lambda: old._task is not None and old._task.done())
+        assert shown.last["text/plain"].startswith(said)

@@ -39,7 +39,7 @@ class JobDisplays:
         shown with the job, as long as no other job about it is.
         """
         shown = _Shown(self._screen, self._bridge, job, f"lo-job-{next(self._numbers)}")
-        shown.problems = lambda: self._errors.of(about) if about else []
+        shown.problems = lambda: self._errors.of(about) if self._about.get(about) is shown else []
         if about:
             self._about[about] = shown
         shown.begin()

@@ -51,6 +51,7 @@ class Job(Generic[T]):
         self.note = ""
         self.started = time.monotonic()
         self.ended: float | None = None
+        self.replaced = False  # another one does the same: who awaits this one waits for that
         self.awaited = False  # whoever waits for it hears of its failure there
         self._future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._bridge = bridge
@@ -75,7 +76,7 @@ class Job(Generic[T]):
         self._future.add_done_callback(self._maybe_cancel)
 
     def _finish(self, task: asyncio.Task[T]) -> None:
-        self.ended = time.monotonic()
+        self.ended = self.ended or time.monotonic()
         if task.cancelled():
             self._future.cancel()
             if self._on_cancel is not None:
@@ -98,6 +99,11 @@ class Job(Generic[T]):
     def progress(self, done: int, total: int = 0, note: str = "") -> None:
         """Say how far it is."""
         self.done, self.total, self.note = done, total, note or self.note
+        self._tell()
+
+    def replace(self) -> None:
+        """Say that another one has taken its place: its own work is over, and it ends when that one does."""
+        self.replaced, self.ended = True, time.monotonic()
         self._tell()
 
     def _tell(self) -> None:
@@ -127,12 +133,14 @@ class Job(Generic[T]):
 
     @property
     def status(self) -> str:
-        """``running``, ``done``, ``cancelled`` or ``failed``."""
+        """``running``, ``done``, ``cancelled``, ``failed``, or ``replaced``: another one took its place."""
         if not self._future.done():
-            return "running"
+            return "replaced" if self.replaced else "running"
         if self._future.cancelled():
             return "cancelled"
-        return "failed" if self._future.exception() is not None else "done"
+        if self._future.exception() is not None:
+            return "failed"
+        return "replaced" if self.replaced else "done"
 
     @property
     def error(self) -> BaseException | None:

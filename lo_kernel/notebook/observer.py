@@ -170,10 +170,10 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         registration = self._bridge.call(register)
 
         async def work() -> Registration:
-            await registration.ready(lambda: job.replace() if job is not None else None)
+            there = await registration.ready(lambda: job.replace() if job is not None else None)
             if job is not None and not job.replaced:
                 job.progress(registration.done, registration.total, runtime.heard_by(registration))
-            return registration
+            return there
 
         # cancelled, also before it could begin, it leaves the old reducer in place
         job = self._job(f"reducer {id!r}", work(), about=f"reducer {id!r}", on_cancel=registration.cancel)
