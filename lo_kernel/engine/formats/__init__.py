@@ -67,6 +67,8 @@ def detect(path: Path) -> type[Format]:
     if problem and not head:
         raise EventError(f"{path}: {problem}", reason="unreadable")
     found = _by_head(head.removeprefix(b"\xef\xbb\xbf").lstrip())
+    if found is None and head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise EventError(f"{path} is written in UTF-16: save it as UTF-8", reason="unknown_format")
     if found is None:
         start = head[:60].decode(errors="replace")
         raise EventError(

@@ -14,6 +14,7 @@ from lo_kernel.engine.halves import mended
 __all__ = ["array_items"]
 
 _START: Final = re.compile(r"[\s,\ufeff]*")
+_NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
 _ITEM: Final = re.compile(r"\n(\s*)\{")
 
 
@@ -26,7 +27,7 @@ def array_items(chunks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
     [(1, {'a': 1}), (1, {'a': 2}), (2, 3)]
     """
     decode = json.JSONDecoder().raw_decode
-    to_text = codecs.getincrementaldecoder("utf-8")("replace").decode
+    to_text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode  # those are no JSON: see below
     text, at, line, begun, indent = "", 0, 1, False, None
     parts = iter(chunks)
     ended = False
@@ -53,13 +54,17 @@ def array_items(chunks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
                 if ended or (len(text) - at > LONGEST) or _is_wrong(error, text):
                     end = _next_item(text, error.pos, indent)
                     if end < len(text) or ended:
-                        item, found = text[at:end].encode(), True
+                        item, found = _bytes_of(text[at:end]), True
             except RecursionError:
                 end = _next_item(text, at + 1, indent)
-                item, found = text[at:end].encode(), True
+                item, found = _bytes_of(text[at:end]), True
         if found:
-            if type(item) is dict and (whole := mended(text[at:end].encode())) is not None:
-                item = json.loads(whole)
+            if type(item) is dict:
+                record = _bytes_of(text[at:end])
+                if not text.isascii() and _NOT_UTF8.search(text, at, end):
+                    item = record
+                elif (whole := mended(record)) is not None:
+                    item = json.loads(whole)
             yield line, item
             line += text.count("\n", at, end)
             at = end
@@ -69,6 +74,10 @@ def array_items(chunks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
         chunk = next(parts, None)
         ended = chunk is None
         text, at = text[at:] + to_text(chunk or b"", ended), 0
+
+
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _is_wrong(error: json.JSONDecodeError, text: str) -> bool:

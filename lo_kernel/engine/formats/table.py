@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, ClassVar, Final
 
 from lo_kernel.engine.events import Identity, Sender, safe_user_id
 from lo_kernel.engine.formats.base import Format, Parsed, encode, parse_time
+from lo_kernel.engine.formats.source import LONGEST
 from lo_kernel.errors import EventError
 
 __all__ = ["Csv", "Tsv"]
@@ -28,6 +30,8 @@ LEARNER: Final = (
 TIME: Final = ("timestamp", "time", "server_time", "datetime", "date", "event_time")
 EVENT: Final = ("event", "event_type", "event_name", "action", "verb", "type")
 
+_NOT_UTF8: Final = re.compile("[\udc80-\udcff]")
+
 
 class Csv(Format):
     """Reads CSV. The columns of learner, time and event are found by their names; the rest is the body."""
@@ -37,9 +41,13 @@ class Csv(Format):
 
     def records(self, chunks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
         """See :class:`Format`: rows as dictionaries, under the names that an event has."""
-        lines = _text_lines(chunks)
+        csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # else the lines of a long text are rows
+        taken: list[str] = []  # the lines of the row at hand
+        wrong: list[str] = []
+        lines = _text_lines(chunks, taken, wrong)
         first = next(lines, "")
-        reader = csv.reader(chain([first] if first else [], lines), delimiter=self.delimiter_of(first))
+        delimiter = self.delimiter_of(first)
+        reader = csv.reader(chain([first] if first else [], lines), delimiter=delimiter, strict=True)
         header: list[str] | None = None
         while True:
             line = reader.line_num + 1
@@ -48,14 +56,24 @@ class Csv(Format):
             except StopIteration:
                 return
             except csv.Error as error:
-                yield line, EventError(f"expected a row: {error}", reason="not_a_row")
-                continue
+                try:
+                    row = _as_it_stands(taken, delimiter, error)
+                except EventError as bad:
+                    yield line, _over(bad, line, reader.line_num)
+                    taken.clear()
+                    wrong.clear()
+                    continue
             if header is None:
-                header = _header(row)
+                header = _header([_NOT_UTF8.sub("\ufffd", name) for name in row])
+            elif wrong:
+                yield line, _not_utf8(wrong[0])
             elif len(row) > len(header):
-                yield line, EventError(f"expected {len(header)} values, got {len(row)}", reason="not_a_row")
+                more = EventError(f"expected {len(header)} values, got {len(row)}", reason="not_a_row")
+                yield line, _over(more, line, reader.line_num)
             elif row:
                 yield line, dict(zip(header, row, strict=False))
+            taken.clear()
+            wrong.clear()
 
     @classmethod
     def delimiter_of(cls, header: str) -> str:
@@ -119,13 +137,68 @@ def _header(row: list[str]) -> list[str]:
     return names
 
 
-def _text_lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+def _text_lines(chunks: Iterable[bytes], taken: list[str], wrong: list[str]) -> Iterator[str]:
+    """Lines as text, which are put into ``taken`` as well; into ``wrong``, too, where they aren't UTF-8.
+
+    What isn't is kept in them as lone surrogates.
+    """
+    for line in _lines(chunks):
+        taken.append(line)
+        if not line.isascii() and _NOT_UTF8.search(line):
+            wrong.append(line)
+        yield line
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
     rest = ""
     for chunk in chunks:
         lines = (rest + decode(chunk)).split("\n")
         rest = lines.pop()
         for line in lines:
             yield line + "\n"
-    if rest:
+    if rest := rest + decode(b"", True):
         yield rest
+
+
+def _as_it_stands(lines: list[str], delimiter: str, error: csv.Error) -> list[str]:
+    """A row of one line whose quotes are somebody's own, such as ``"a" b``.
+
+    Over more lines nobody knows which quote is whose: then rows of others may be in it.
+    """
+    if len(lines) == 1:
+        if "\r" in lines[0].rstrip("\r\n"):
+            raise EventError(
+                "expected lines that end with \\n or \\r\\n, got \\r inside of one: save it anew",
+                reason="not_a_row",
+            )
+        reader = csv.reader(lines, delimiter=delimiter)
+        try:
+            row = next(reader)
+        except csv.Error as other:
+            error = other
+        else:
+            if not row or "\n" not in row[-1]:  # else a quote is open at the end of the file
+                return row
+    raise EventError(f"expected a row: {error}", reason="not_a_row")
+
+
+def _over(error: EventError, first: int, last: int) -> EventError:
+    """What is wrong with a row, and over which lines it goes where it is more than one."""
+    if last <= first:
+        return error
+    return EventError(
+        f"{error}; lines {first} to {last} are one row here: is a quote in it not closed?",
+        reason=error.reason,
+    )
+
+
+def _not_utf8(line: str) -> EventError:
+    found = _NOT_UTF8.search(line)
+    assert found is not None
+    start = line[max(0, found.start() - 20) : found.start() + 20].strip()
+    return EventError(
+        f"expected UTF-8, got the byte {ord(found[0]) - 0xDC00:#04x} in "
+        f"{_NOT_UTF8.sub(chr(0xFFFD), start)!r}: save the file as UTF-8 ('CSV UTF-8' in a spreadsheet)",
+        reason="not_utf8",
+    )
