@@ -11,10 +11,14 @@ from conftest import StartKernel
 from event_files import SOURCE, study_event, study_log, study_text
 from IPython.lib.pretty import pretty
 
+from lo_kernel.bridge import LoopBridge
 from lo_kernel.engine.fold import fold
 from lo_kernel.engine.keys import EventField, KeyField, Scope
 from lo_kernel.engine.reducers import kvs_pipeline
 from lo_kernel.notebook.folded import FoldedStates
+from lo_kernel.notebook.observer import LearningObserver
+from lo_kernel.runtime import Runtime
+from lo_kernel.settings import Settings
 
 
 def fails(event: Any, state: Any) -> Any:
@@ -155,6 +159,26 @@ def test_the_notebook_says_it_at_once(start_kernel: StartKernel, tmp_path: Path)
         assert "failed at 30 of 30 events" in result.value
         assert "fold of fails" in result.stderr
     assert "(30 times)" in kernel.execute("print([str(entry) for entry in lo.errors])").text
+
+
+async def test_failures_of_other_kinds_are_told_apart(tmp_path: Path, workspace: Path) -> None:
+    """`lo.errors` has an entry for each kind and line, and counts what had another message."""
+
+    def fails_often(event: Any, state: Any) -> Any:
+        number = event["client"]["i"]
+        if number % 2:
+            raise KeyError(number)
+        raise ValueError("even")
+
+    runtime = Runtime(Settings(workspace=str(workspace), port=0, store="memory"))
+    lo = LearningObserver(runtime, LoopBridge(asyncio.get_running_loop()))
+    for _ in range(2):
+        await lo.fold(fails_often, study_log(tmp_path / "x.study.log", range(6)))
+        assert [str(entry) for entry in lo.errors] == [
+            "fold of fails_often: ValueError: even (3 times)",
+            "fold of fails_often: KeyError: 1 (3 times, 2 with another message)",
+        ]
+    assert lo.errors[1].event["client"]["i"] == 1
 
 
 async def test_who_and_what_is_there_instead_is_said(tmp_path: Path) -> None:

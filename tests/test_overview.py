@@ -164,4 +164,6 @@ async def test_paused_it_says_what_makes_it_go_on(settings: Settings) -> None:
         says = "call lo.overview() to go on"
         assert says in repr(runtime.registry.get("overview.activity"))
         rows = await runtime.executor.rows("overview.activity")
-        assert repr(rows).endswith(f"'overview.activity' is behind: paused, 0 events came since; {says}")
+        assert repr(rows).endswith(
+            f"'overview.activity' is paused, with all events so far in its states; {says}"
+        )

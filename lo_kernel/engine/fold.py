@@ -110,12 +110,14 @@ async def fold(
     source: str | None = None,
     scope: Scope | None = None,
     on_progress: Callable[[ReplayReport], None] | None = None,
+    on_error: Callable[[BaseException, Event], object] | None = None,
 ) -> Folded:
     """Run a reducer over the events of files; gives its internal states by key.
 
     ``context`` takes the events of that source alone (``None``: all), ``learner`` (a safe id) those of that
     learner, ``limit`` the first so many. States are made as they are live: each from its own copy of the
     null state, and after an exception or a ``False`` what they were before. Several files are merged by time.
+    ``on_error`` hears of each event that the reducer failed at.
     """
     check_fold(reducer, paths, format=format, learner=learner, limit=limit, context=context, scope=scope)
     found = check_files(paths, format, learner=learner, limit=limit, source=source)
@@ -126,7 +128,7 @@ async def fold(
         EventFile(path, kind(source=source, time=path.stat().st_mtime), report, deadline, (), learner)
         for path, kind in found
     ]
-    work = _Fold(reducer, scope, context, report, deadline, files, limit, on_progress)
+    work = _Fold(reducer, scope, context, report, deadline, files, limit, on_progress, on_error)
     try:
         if len(files) == 1:
             await work.one(files[0])
@@ -153,6 +155,7 @@ class _Fold:
         files: list[EventFile],
         limit: int | None,
         on_progress: Callable[[ReplayReport], None] | None,
+        on_error: Callable[[BaseException, Event], object] | None,
     ) -> None:
         declared = declaration_of(reducer)
         self.reducer = reducer
@@ -163,6 +166,7 @@ class _Fold:
         self.files = files
         self.limit = limit if limit is not None else -1
         self.on_progress = on_progress
+        self.on_error = on_error
         self.folded = Folded(report)
         self.guarded = False
         self.strict = False
@@ -353,6 +357,8 @@ class _Fold:
 
     def _failed(self, error: BaseException, place: str, event: Event) -> None:
         self.folded.failures += 1
+        if self.on_error is not None:
+            self.on_error(error, event)
         if self.folded.first_error is None:
             self.folded.first_error, self.folded.first_event = error, event
         if len(self.folded.errors) < 10:

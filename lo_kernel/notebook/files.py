@@ -97,6 +97,8 @@ class FileVerbs(Verbs):
             if job is not None:
                 job.progress(report.done, report.total, f"bytes, {report.events:,} events")
 
+        runtime = self._runtime
+        name = f"fold of {getattr(reducer, '__name__', 'a reducer')}"
         folding = fold(
             reducer,
             path,
@@ -107,9 +109,8 @@ class FileVerbs(Verbs):
             source=source,
             scope=scope,
             on_progress=progress,
+            on_error=lambda error, event: runtime.errors.add(name, error, event=event),
         )
-        runtime = self._runtime
-        name = f"fold of {getattr(reducer, '__name__', 'a reducer')}"
 
         async def work() -> Any:
             from lo_kernel.engine.keys import reading_of
@@ -117,9 +118,6 @@ class FileVerbs(Verbs):
 
             runtime.errors.forget(name)
             states = FoldedStates.of(await folding)
-            if states.first_error is not None:
-                entry = runtime.errors.add(name, states.first_error, event=states.first_event)
-                entry.count = states.failures
             runtime.reads.record(
                 "events", "files that were folded", {w for k in states for w in reading_of(k)[1]}
             )
