@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import html
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from lo_kernel.engine.keys import KeyField
-from lo_kernel.errors import UnknownQueryError
+from lo_kernel.errors import QueryError, UnknownQueryError
 from lo_kernel.query.dag import Dag, Parameter
 from lo_kernel.query.language import PROVENANCE_STUDENT, Node, q
 from lo_kernel.query.ports import JSON, Registration, Unsubscribe
@@ -206,27 +207,41 @@ class Catalog:
         return next((name for name in modules if name in dags and reducer_id in dags[name].exports), None)
 
     def _rebuild(self, name: str) -> None:
+        """Read a DAG anew, and those that have taken nodes of it in; one that can't be stays as it was."""
+        self._read(name)
+        waiting, done = [name], {name}
+        while waiting:
+            changed = waiting.pop()
+            for other in [each for each, dag in self._dags.items() if dag.concerns(changed)]:
+                if other not in done:
+                    done.add(other)
+                    with contextlib.suppress(QueryError):
+                        self._read(other)
+                        waiting.append(other)
+        for each in done:
+            for listener in list(self._listeners):
+                listener(each)
+
+    def _read(self, name: str) -> None:
         source = copy.deepcopy(dict(self._sources.get(name) or {"execution_dag": {}, "exports": {}}))
-        for registration in self._reducers.get(name, {}).values():
-            nodes, exports = _reducer_dag(registration, source["execution_dag"])
+        reducers = self._reducers.get(name, {})
+        for registration in reducers.values():
+            nodes, exports = _reducer_dag(registration, source["execution_dag"], reducers)
             source["execution_dag"].update(nodes)
             source["exports"].update(exports)
         if source["execution_dag"]:
             self._dags[name] = Dag.read(source, name=name, other=self.node_of)
         else:
             self._dags.pop(name, None)
-        for listener in list(self._listeners):
-            listener(name)
 
 
 def _reducer_dag(
-    registration: Registration, taken: Mapping[str, JSON]
+    registration: Registration, taken: Mapping[str, JSON], ids: Container[str]
 ) -> tuple[dict[str, Node], dict[str, JSON]]:
+    """Nodes and exports of a reducer, beside the nodes ``taken``; ``ids`` are all of the module."""
     reducer = registration.id
-    roster = (
-        "roster" if "roster" not in taken or taken["roster"] == q.roster() else "learning_observer.roster"
-    )
-    joined = f"{reducer}_join_roster"
+    roster = "roster" if taken.get("roster", q.roster()) == q.roster() else "learning_observer.roster"
+    roster, joined = _free(roster, ids), _free(f"{reducer}_join_roster", ids)
     scope = registration.scope
     nodes: dict[str, Node] = {}
     if KeyField.STUDENT in scope:
@@ -249,7 +264,15 @@ def _reducer_dag(
         "sample": sample,
         "parameters": ["course_id"] if KeyField.STUDENT in scope else [],
     }
-    return nodes, {reducer: export, f"{reducer}_export": export}
+    again = f"{reducer}_export"
+    return nodes, {reducer: export, **({} if again in ids else {again: export})}
+
+
+def _free(name: str, ids: Container[str]) -> str:
+    """``name``, or another where a reducer is called so, whose node has the name."""
+    while name in ids:
+        name += "_"
+    return name
 
 
 def _sample(registration: Registration) -> list[JSON]:
