@@ -115,6 +115,11 @@ class Running:
             step.node.fields["function_name"] for step in self.steps if step.node.dispatch in ("call", "map")
         ).intersection(names)
 
+    @property
+    def parameters(self) -> set[str]:
+        """The parameters that it has, by name."""
+        return {each.name for export in self.exports for each in self.dag.exports[export].parameters}
+
     def registrations(self) -> list[Registration]:
         """The reducers whose states this query reads."""
         names = dict.fromkeys(

@@ -75,12 +75,13 @@ class LiveQueries:
                 names,
                 stamps,
                 on_error=self.on_error,
-                on_end=lambda ended: self._ended(key, ended),
+                on_end=self._ended,
+                on_move=self._moved,
             )
             self._shared[key] = shared
         else:
             running.close()
-        subscription = Subscription(shared, queue)
+        subscription = Subscription(shared, queue, running.env.parameters)
         shared.add(subscription)
         return subscription
 
@@ -144,9 +145,14 @@ class LiveQueries:
             shared.close()
         self._shared.clear()
 
-    def _ended(self, key: bytes, shared: Shared) -> None:
-        if self._shared.get(key) is shared:
+    def _ended(self, shared: Shared) -> None:
+        for key in [key for key, each in self._shared.items() if each is shared]:
             del self._shared[key]
+
+    def _moved(self, shared: Shared) -> None:
+        """It answers by another DAG now: who asks for that one it began with is to have that one."""
+        self._ended(shared)
+        self._shared[str(id(shared)).encode()] = shared
 
     def _on_keys(self, keys: frozenset[str]) -> None:
         for shared in self._shared.values():
@@ -162,7 +168,7 @@ class LiveQueries:
 
     def _on_catalog(self, name: str) -> None:
         for shared in self._shared.values():
-            if isinstance(shared.query, str) and shared.running.dag.concerns(name):
+            if shared.running.dag.concerns(name):
                 shared.touch(reducers=True)
 
 
@@ -253,7 +259,7 @@ class LiveSource:
 def _key(query: Any, running: Running, names: Naming, stamps: Any) -> bytes:
     """The same for all who can share one computation."""
     what = running.dag.name if isinstance(query, str) else running.dag.to_json()
-    known = {p.name for export in running.exports for p in running.dag.exports[export].parameters}
+    known = running.parameters
     given = {name: value for name, value in running.env.parameters.items() if name in known}
     try:
         return msgspec.json.encode(

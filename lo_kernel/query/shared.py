@@ -39,10 +39,12 @@ class Shared:
         *,
         on_error: OnError | None,
         on_end: Callable[[Shared], None],
+        on_move: Callable[[Shared], None],
     ) -> None:
         self.executor = executor
         self.on_error = on_error
         self.on_end = on_end
+        self.on_move = on_move
         self.query = query
         self.running = running
         self.names = names
@@ -207,22 +209,38 @@ class Shared:
         return await self.running.refresh(dirt)
 
     def _follow(self) -> bool:
-        """Lay the query out anew where its DAG was replaced; whether it was."""
-        if not isinstance(self.query, str):
-            return False
-        name, dag = self._named(self.query)
-        if dag.json == self.running.dag.json:
-            return False
+        """Lay the query out anew where its DAG was replaced, or one that it has nodes of; whether it was."""
         before = self.running
+        query, dag = self._as_it_is()
+        if dag.json == before.dag.json and dag.nodes == before.dag.nodes:
+            return False
         self.running = self.executor.prepare(
-            name, list(before.exports), before.env.parameters, names=self.names
+            query, list(before.exports), before.env.parameters, names=self.names
         )
+        if dag.name != before.dag.name:
+            self.on_move(self)
+        self._part(self.running.parameters - before.parameters)
         before.close()
         return True
 
-    def _named(self, query: str) -> tuple[str, Dag]:
+    def _part(self, new: set[str]) -> None:
+        """End what is told to those who gave parameters that make another answer from now on."""
+        ours = self.running.env.parameters
+        for reader in list(self.readers):
+            other = [name for name in sorted(new) if reader.given.get(name) != ours.get(name)]
+            if other:
+                self.readers.pop(reader)
+                named = ", ".join(map(repr, other))
+                reader.fail(
+                    QueryError(f"the query was replaced by one with the parameter {named}: ask again")
+                )
+
+    def _as_it_is(self) -> tuple[str | Dag, Dag]:
         """The DAG as it is now: the one that was found; where that is gone, what the name means now."""
-        catalog, known = self.executor.catalog, self.running.dag.name
+        catalog, query, known = self.executor.catalog, self.query, self.running.dag.name
+        if not isinstance(query, str):
+            dag, _ = catalog.resolve(self.running.dag.json, [])
+            return dag, dag
         if known in catalog and all(name in catalog.get(known).exports for name in self.running.exports):
             return known, catalog.get(known)
         dag, _ = catalog.resolve(query)

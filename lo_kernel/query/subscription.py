@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from lo_kernel.query.executor import Running
+from lo_kernel.query.ports import JSON
 from lo_kernel.query.updates import Update
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ __all__ = ["Subscription"]
 class Subscription:
     """What one reader still has to get: an async iterator of :class:`Update`, everything first."""
 
-    def __init__(self, shared: Shared, limit: int) -> None:
+    def __init__(self, shared: Shared, limit: int, given: Mapping[str, JSON]) -> None:
         self.shared = shared
+        self.given = given
+        """The parameters, with those that the query doesn't have."""
         self._limit = max(1, limit)
         self._queue: deque[Update] = deque()
         self._missed: dict[str, None] | None = None
