@@ -227,6 +227,8 @@ async def _anew(runtime: Runtime) -> tuple[list[Registration], list[str], list[s
         await runtime.registry.remove(reducer_id)
     started = []
     for old in runtime.registry.all():
+        if old.run is None and old.status in ("cancelled", "failed"):
+            continue  # it has no states, and would go again where somebody has stopped it
         if old.run is not None:
             old.run.code = ""  # as after a change of its code: all of the past runs through it again
         started.append(
