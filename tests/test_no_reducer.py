@@ -62,6 +62,24 @@ async def test_the_note_comes_where_the_reducer_came_to_nothing(settings: Settin
         assert [entry.kind for entry in runtime.errors.of("context 'quiz'")] == ["NoReducer"]
 
 
+async def test_the_note_goes_with_the_registration(settings: Settings) -> None:
+    """Not only once the past is gone through; where nothing comes of it, the note is there again."""
+    async with running(settings) as runtime:
+        sent(runtime, "quiz", 3000)
+        await idle(runtime)
+        assert [entry.kind for entry in runtime.errors.of("context 'quiz'")] == ["NoReducer"]
+        registration = runtime.add_reducer("heard", heard, module="tests", context="quiz")
+        assert runtime.errors.of("context 'quiz'") == []
+        registration.cancel()
+        await auntil(lambda: registration.status == "cancelled")
+        assert [entry.kind for entry in runtime.errors.of("context 'quiz'")] == ["NoReducer"]
+        runtime.add_reducer("heard", heard, module="tests", context="quiz")
+        await runtime.remove_reducer("heard")
+        await auntil(lambda: runtime.errors.of("context 'quiz'") != [], what="the note again")
+        await runtime.add_reducer("heard", heard, module="tests", context="quiz").ready()
+        assert runtime.errors.of("context 'quiz'") == []
+
+
 async def test_without_a_source_no_context_is_advised(settings: Settings) -> None:
     """Where events name no source, a reducer of context '(none)' would see none either."""
     async with running(settings) as runtime:

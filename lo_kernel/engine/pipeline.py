@@ -231,18 +231,31 @@ class Pipeline(Committer):
         if seen or len(self.unrouted) < _CONTEXTS_COUNTED:
             self.unrouted[name] = seen + 1
         if not seen:
-            alone = len(self.unrouted) <= _CONTEXTS
-            if type(context) is str:
-                message = (
-                    "events came for this context, and no reducer has it. They are in the archive; a reducer "
-                    f"registered with context={name!r} will see them all"
-                )
-            else:
-                message = (
-                    "events came that name no 'source', so no reducer hears them. They are in the archive. "
-                    "Whoever sends them can name one; for those of files say lo.replay(..., source='...')"
-                )
-            self.errors.add(f"context '{name}'" if alone else "contexts", message, kind="NoReducer")
+            self._say_unheard(context)
+
+    def _say_unheard(self, context: Any) -> None:
+        name = context if type(context) is str else "(none)"
+        alone = len(self.unrouted) <= _CONTEXTS
+        if type(context) is str:
+            message = (
+                "events came for this context, and no reducer has it. They are in the archive; a reducer "
+                f"registered with context={name!r} will see them all"
+            )
+        else:
+            message = (
+                "events came that name no 'source', so no reducer hears them. They are in the archive. "
+                "Whoever sends them can name one; for those of files say lo.replay(..., source='...')"
+            )
+        self.errors.add(f"context '{name}'" if alone else "contexts", message, kind="NoReducer")
+
+    def expect(self, context: str) -> None:
+        """A reducer of a context is on its way through the past: that nobody hears its events is no news."""
+        self.errors.forget(f"context '{context}'")
+
+    def miss(self, context: str) -> None:
+        """Nothing came of that one: what :meth:`expect` took back is said again, where it is true."""
+        if self.unrouted.get(context) and context not in self._routes and not self.awaits(context):
+            self._say_unheard(context)
 
     # -- runs ----------------------------------------------------------------------------------
 

@@ -144,6 +144,7 @@ class Registry(Registered):
             if old is not None and old.run is not None:
                 old.run.outgoing = True
         self._registrations[reducer_id] = registration
+        self.pipeline.expect(context)
         self._begin(registration, migrate, on_progress)
         return registration
 
@@ -347,6 +348,7 @@ class Registry(Registered):
                 self._beside(self._remove_generations(run.store, {run.generation}))
         if new.run is not None and new.run.left is not None:
             new.run.take_back()
+        self.pipeline.miss(new.context)
         owner = self._owners.get(new.id)
         if self._registrations.get(new.id) is not new or owner is None or owner is new or owner.run is None:
             return
@@ -430,6 +432,7 @@ class Registry(Registered):
         else:
             del self._registrations[reducer_id]
             registration.status = "paused"
+            self.pipeline.miss(registration.context)
 
     # -- removing ------------------------------------------------------------------------------
 
@@ -445,6 +448,7 @@ class Registry(Registered):
             if registration._task is not None and not registration._task.done():
                 registration._task.cancel()
             registration.status = "removed"
+            self.pipeline.miss(registration.context)
             self.errors.rename(f"reducer '{reducer_id}'", f"reducer '{reducer_id}' (removed)")
             if registration.run is not None:
                 self.pipeline.detach(registration.run)
