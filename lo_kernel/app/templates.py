@@ -40,9 +40,12 @@ FEW: Final = 8  # lines of which each can still be told from the others
 _CLOCK = {
     "grid": False,
     "tickCount": 6,
-    # Hours and minutes; between two minutes the seconds.
-    "labelExpr": "seconds(datum.value) ? timeFormat(datum.value, ':%S') : timeFormat(datum.value, '%H:%M')",
+    # Hours and minutes; between two minutes the seconds; where a day or a year begins, that.
+    "labelExpr": "timeFormat(datum.value, seconds(datum.value) ? ':%S'"
+    " : hours(datum.value) || minutes(datum.value) ? '%H:%M'"
+    " : month(datum.value) || date(datum.value) > 1 ? '%b %-d' : '%Y')",
 }
+_MOMENT: Final = "%Y-%m-%d %H:%M:%S"
 # There is no half a learner, and Vega's own least step between ticks doesn't hold on a scale up to 1 or 2.
 COUNTING: Final[Spec] = {
     "tickMinStep": 1,
@@ -162,7 +165,7 @@ def lines(title: str, learners: int) -> Spec:
         "title": title,
         "axis": {"grid": True, "gridOpacity": 0.35},
     }
-    when = {"field": "t", "type": "temporal", "format": "%H:%M:%S", "title": "time"}
+    when = {"field": "t", "type": "temporal", "format": _MOMENT, "title": "time"}
     if learners <= FEW:
         return {
             "height": 240,
@@ -209,7 +212,7 @@ def lines(title: str, learners: int) -> Spec:
 
 def heatmap(title: str) -> Spec:
     """Numbers over time as shades, a row for each learner."""
-    when = {"field": "t", "type": "temporal", "format": "%H:%M:%S", "title": "from"}
+    when = {"field": "t", "type": "temporal", "format": _MOMENT, "title": "from"}
     return {
         "height": {"step": 17},
         "mark": {"type": "rect", "color": COLOUR, "height": {"band": 0.86}},
@@ -239,7 +242,7 @@ def spread(title: str, counted: str) -> Spec:
     """Numbers over time of more learners than can be read: how many of them are where, as shades."""
     number = {"aggregate": "count", "type": "quantitative", "title": counted}
     binned = {"field": "value", "bin": bins(False, 12), "type": "quantitative", "title": title}
-    when = {"field": "t", "type": "temporal", "format": "%H:%M:%S", "title": "from"}
+    when = {"field": "t", "type": "temporal", "format": _MOMENT, "title": "from"}
     shades = {**_SHADES, "legend": {**_SHADES["legend"], "labelExpr": COUNTING["labelExpr"]}}
     return {
         "height": 240,
