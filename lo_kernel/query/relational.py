@@ -103,12 +103,13 @@ class KeysStep(Step):
         self._side_by_side = False
         self._given_dimensions: list[Dimension] = []
         self.students: set[str] = set()
-        """Safe ids of everyone whose keys were made, since it began."""
+        """Safe ids of everyone whose keys were made, since they were last made as a whole."""
         self.prefix = ""
         """What the keys start with that this step lists from the store; empty where it lists none."""
 
     async def evaluate(self) -> JSON:
         """All keys."""
+        self.students = set()
         registration = find_reducer(self.env.reducers, self.node.fields["function"])
         self._qualname = registration.qualname
         self._known = _signature(registration)
@@ -136,6 +137,8 @@ class KeysStep(Step):
             return WHOLE
         change = shifted(changes[name] for name in self.inputs)
         if self.prefix:
+            if dirt.reducers:  # keys may be gone: somebody was erased, or other code makes fewer
+                return await self.again()
             new = sorted(
                 key for key in dirt.keys if key.startswith(self.prefix) and key not in self._existing
             )
