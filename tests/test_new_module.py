@@ -103,6 +103,14 @@ def test_the_command_says_what_it_made(environment: dict[str, str], tmp_path: Pa
     assert not left
 
 
+@pytest.mark.parametrize("name", ["json", "statistics", "tests"])
+def test_a_name_of_another_is_refused(name: str, tmp_path: Path) -> None:
+    """Installed, it would be the other one that is imported."""
+    with pytest.raises(LOError, match="choose another name"):
+        make_module(tmp_path, name)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["My", "1st", "a-b", "class", "lo_kernel", "learning_observer", "../x", ""])
 def test_a_name_that_cannot_be_imported_is_refused(name: str, tmp_path: Path) -> None:
     """The error says what a name has to be, and nothing is written."""
