@@ -81,3 +81,21 @@ def test_an_error_of_a_reducer_names_its_cell(shared_kernel: RunningKernel) -> N
     assert "it failed at" in shared_kernel.execute("lo.reducers").value
     shared_kernel.execute("await lo.reducers.remove('bad')")
     assert "reducer 'bad' (removed): KeyError" in shared_kernel.execute("lo.errors").value
+
+
+def test_a_cell_that_was_stopped_shows_where_it_waited(shared_kernel: RunningKernel) -> None:
+    """The stop button is how one ends a watch: it shows the line of the cell, and nothing of the package."""
+    shared_kernel.execute(
+        "@lo.reducer('watched', null_state=0)\ndef watched(event, state):\n    return 1, None"
+    )
+    stop = "import asyncio\nasyncio.get_running_loop().call_later(0.2, asyncio.current_task().cancel)\n"
+    for line in (
+        "async for rows in lo.watch('watched'):",
+        "async for row in lo.watch(lo.q.latest('watched')):",
+    ):
+        shown = _shown(shared_kernel, f"{stop}{line}\n    pass")
+        assert f"----> 3 {line}" in shown
+        assert "CancelledError" in shown
+        assert "/lo_kernel/" not in shown, shown
+    shown = _shown(shared_kernel, f"{stop}await asyncio.sleep(60)")
+    assert "in sleep" in shown, "what isn't waiting for this package is shown as always"

@@ -1,12 +1,14 @@
 """What a cell shows of an error that a verb of ``lo`` raised: the user's lines and what was wrong.
 
-The lines of this package in between are no help to who gave a wrong argument. ``%tb`` shows all of them.
+The lines of this package in between are no help to who gave a wrong argument, or stopped a cell that waited.
+``%tb`` shows all of them.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from asyncio import CancelledError
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,8 @@ _ARGUMENTS = (ValueError, TypeError)  # of a verb that is asked for what can't b
 
 def show_short(shell: InteractiveShell) -> None:
     """Have the shell show errors of ours so, from now on."""
-    shell.set_custom_exc((LOError, *_ARGUMENTS), _show)  # type: ignore[no-untyped-call] # it has no annotations
+    kinds = (LOError, *_ARGUMENTS, CancelledError)
+    shell.set_custom_exc(kinds, _show)  # type: ignore[no-untyped-call] # it has no annotations
 
 
 def cell_of(shell: InteractiveShell, file: str) -> str | None:
