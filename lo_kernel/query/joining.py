@@ -8,6 +8,7 @@ from lo_kernel.query.dag import Node, Ref
 from lo_kernel.query.paths import MISSING, describe, follower
 from lo_kernel.query.ports import JSON
 from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Env, Step
+from lo_kernel.query.values import same
 
 __all__ = ["JoinStep"]
 
@@ -70,7 +71,7 @@ class JoinStep(Step):
         changed = set()
         for place in touched:
             row = self._joined(place, left, right)
-            if row != self.value[place]:
+            if not same(row, self.value[place]):
                 self.value[place] = row
                 changed.add(place)
         return changed

@@ -13,7 +13,7 @@ from lo_kernel.query.dag import Node, Ref
 from lo_kernel.query.paths import MISSING, describe, follow
 from lo_kernel.query.ports import JSON, Reducers, Registration
 from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Env, Step, shifted
-from lo_kernel.query.values import is_error, own
+from lo_kernel.query.values import is_error, own, same
 
 __all__ = ["KeysStep", "SelectStep", "dimensions", "find_reducer"]
 
@@ -340,7 +340,7 @@ class SelectStep(Step):
         changed = set()
         for place in touched:
             row = self._row(items[place], states.get(self._keys[place]), fields)
-            if row != self.value[place]:
+            if not same(row, self.value[place]):
                 self.value[place] = row
                 changed.add(place)
         return changed

@@ -16,7 +16,7 @@ from lo_kernel.errors import LOError, StoreError
 from lo_kernel.query.dag import Node, Ref
 from lo_kernel.query.functions import FunctionContext, Functions, invoke
 from lo_kernel.query.ports import JSON, Reducers, StateReader
-from lo_kernel.query.values import error_value, is_error, own
+from lo_kernel.query.values import error_value, is_error, own, same
 
 __all__ = [
     "NOTHING",
@@ -246,15 +246,10 @@ def difference(old: JSON, new: JSON) -> Change:
     if isinstance(old, list) and isinstance(new, list):
         if len(new) < len(old):
             return WHOLE
-        rows = {
-            place
-            for place, (was, now) in enumerate(zip(old, new, strict=False))
-            if was is not now and was != now
-        }
+        rows = {place for place, (was, now) in enumerate(zip(old, new, strict=False)) if not same(was, now)}
         rows.update(range(len(old), len(new)))
         return rows
-    same = old is new or (type(old) is type(new) and old == new)
-    return NOTHING if same else WHOLE
+    return NOTHING if type(old) is type(new) and same(old, new) else WHOLE
 
 
 def shifted(changes: Iterable[Change]) -> Change:

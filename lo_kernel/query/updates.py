@@ -14,7 +14,7 @@ from lo_kernel.query.behind import Behind
 from lo_kernel.query.ports import JSON
 from lo_kernel.query.rows import Rows, flat_row
 from lo_kernel.query.steps import WHOLE, Change
-from lo_kernel.query.values import error_value, identity, path_of, visible
+from lo_kernel.query.values import error_value, identity, path_of, same, visible
 
 __all__ = ["Board", "RowChange", "Update", "message"]
 
@@ -167,10 +167,10 @@ class Board:
             taken: dict[str, int] = {}
             paths = [_unique(path, taken) for path in paths]
         known = set(paths)
-        changes = []
+        changes: list[RowChange] = []
         for path in [path for path in board.values if path not in known]:
             del board.values[path], board.rows[path]
-            changes.append(RowChange(path, "delete", {}))
+            changes.extend(self._newest([path]))
         board.paths = paths
         for place, row in enumerate(rows):
             changes.extend(self._row(board, export, paths[place], row))
@@ -198,6 +198,7 @@ class Board:
         return Update(self._newest(paths), self._behind)
 
     def _newest(self, paths: Iterable[str]) -> Iterator[RowChange]:
+        """All that is at these paths, of every export: rows of several stand under the learner's path."""
         for path in paths:
             yield RowChange(path, "delete", {})  # what a reader merged before may have fields that are gone
             for board in self._exports.values():
@@ -236,9 +237,11 @@ class Board:
         board.rows[path] = row
         if before is None:
             return [RowChange(path, _op(value), value, row)]
-        changed = {name: item for name, item in value.items() if name not in before or before[name] != item}
         if not before.keys() <= value.keys():
-            return [RowChange(path, "delete", {}), RowChange(path, _op(value), value, row)]
+            return list(self._newest([path]))
+        changed = {
+            name: item for name, item in value.items() if name not in before or not same(before[name], item)
+        }
         return [RowChange(path, _op(value), changed, row)] if changed else []
 
     def _noted(self, changes: list[RowChange]) -> list[RowChange]:

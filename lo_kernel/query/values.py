@@ -21,6 +21,7 @@ __all__ = [
     "mistaken",
     "own",
     "path_of",
+    "same",
     "visible",
 ]
 
@@ -124,6 +125,24 @@ def own(value: JSON) -> JSON:
     if isinstance(value, list):
         return [own(item) if isinstance(item, dict | list) else item for item in value]
     return value
+
+
+def same(one: JSON, other: JSON) -> bool:
+    """Whether two JSON values are one, as a client reads them: ``True`` is no number there.
+
+    >>> same({"a": [1]}, {"a": [1]}), same({"a": [1]}, {"a": [True]}), same(0, False)
+    (True, False, False)
+    """
+    if one is other:
+        return True
+    if one != other:
+        return False
+    if isinstance(one, dict | list):
+        try:
+            return msgspec.json.encode(one) == msgspec.json.encode(other)
+        except (TypeError, ValueError, RecursionError):  # no JSON: an error stands in its place
+            return True
+    return isinstance(one, bool) is isinstance(other, bool)
 
 
 def _is_text(text: str) -> bool:
