@@ -189,8 +189,9 @@ class Registry(Registered):
             if same_name and other.scope == scope:  # else the fields in the keys tell them apart
                 raise ReducerError(
                     f"the reducers {other.id!r} and {reducer_id!r} would both write the keys "
-                    f"'{reducer_prefix(key_name)}...': give one a name of its own with "
-                    "qualname_override=... in its decorator, or use the same id to replace it"
+                    f"'{reducer_prefix(key_name)}...', which have the function's name: give one function "
+                    "another name, or qualname_override=... in a @student_event_reducer or @kvs_pipeline under its "
+                    "@lo.reducer; or use the same id, to replace it"
                 )
 
     def _check_shape(self, reducer_id: str, key_name: str, scope: Scope, same_name: bool) -> None:
