@@ -190,8 +190,8 @@ class Registry(Registered):
                 raise ReducerError(
                     f"the reducers {other.id!r} and {reducer_id!r} would both write the keys "
                     f"'{reducer_prefix(key_name)}...', which have the function's name: give one function "
-                    "another name, or qualname_override=... in a @student_event_reducer or @kvs_pipeline under its "
-                    "@lo.reducer; or use the same id, to replace it"
+                    "another name, or qualname_override=... in a @student_event_reducer or @kvs_pipeline "
+                    "under its @lo.reducer; or use the same id, to replace it"
                 )
 
     def _check_shape(self, reducer_id: str, key_name: str, scope: Scope, same_name: bool) -> None:
@@ -493,7 +493,7 @@ class Registry(Registered):
         self.store = store
         self._take_up(rows, generations, None)
         for registration in list(self._registrations.values()):
-            if registration.status in ("waiting", "catching up", "live", "cancelled"):
+            if registration.status in ("waiting", "catching up", "live"):  # else somebody has stopped it
                 self._hand_over(registration)
                 self._begin(registration, "restream", None)
 
