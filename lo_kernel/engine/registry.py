@@ -493,7 +493,9 @@ class Registry(Registered):
         self.store = store
         self._take_up(rows, generations, None)
         for registration in list(self._registrations.values()):
-            if registration.status in ("waiting", "catching up", "live"):  # else somebody has stopped it
+            if registration.status == "cancelled" and registration.run is None:
+                continue  # somebody has stopped it: it may be one that never comes to an end
+            if registration.status in ("waiting", "catching up", "live", "cancelled"):
                 self._hand_over(registration)
                 self._begin(registration, "restream", None)
 
