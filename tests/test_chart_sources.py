@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from lo_kernel.bridge import LoopBridge
 from lo_kernel.engine.reducers import student_event_reducer
 from lo_kernel.errors import UnknownQueryError
 from lo_kernel.notebook.observer import LearningObserver
-from lo_kernel.notebook.sources import QuerySource
+from lo_kernel.notebook.sources import PanelSources, QuerySource
 from lo_kernel.query.executor import Running
 from lo_kernel.query.language import q
 from lo_kernel.settings import Settings
@@ -130,6 +131,32 @@ async def test_a_cell_that_holds_the_loop_has_what_came_before_it() -> None:
     await asyncio.sleep(0)  # the live query was told, and hasn't looked
     assert await source.now() == [{"student": "tc-u0", "count": 0}, {"student": "tc-u1", "count": 5}]
     end()
+
+
+async def test_numbers_that_json_has_not_are_blank(settings: Settings) -> None:
+    """A mean of nothing is drawn as no value, in the notebook as in the page."""
+    async with running_app(settings) as runtime:
+        numbers = [math.nan, math.inf, -math.inf, 1.5]
+        runtime.functions.publish("numbers")(lambda: [{"n": each} for each in numbers])
+        rows = await QuerySource(runtime, q.call("numbers")(), {}).rows()
+        assert [row["n"] for row in rows] == [None, None, None, 1.5]
+
+
+async def test_panels_that_can_not_all_be_had_leave_nothing_open(settings: Settings) -> None:
+    """Where one of several answers is none, those before it are not computed for nobody."""
+    async with running_app(settings) as runtime:
+        runtime.catalog.add("there", {"all": "yes"})
+        runtime.catalog.add("gone", {"all": "no"})
+        panels = PanelSources([QuerySource(runtime, f"{name}.all", {}) for name in ("there", "gone")])
+        runtime.catalog.remove("gone")
+        with pytest.raises(UnknownQueryError):
+            panels.subscribe(lambda: None)
+        assert len(runtime.live) == 0
+        runtime.catalog.add("gone", {"all": "again"})
+        end = panels.subscribe(lambda: None)
+        assert len(runtime.live) == 2
+        end()
+        assert len(runtime.live) == 0
 
 
 async def test_rows_are_in_the_answers_order() -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +17,7 @@ from hypothesis import settings as tries
 from hypothesis import strategies as st
 from waiting import auntil
 
-from lo_kernel.app.chart_data import Table, table_of
+from lo_kernel.app.chart_data import Row, Table, table_of
 from lo_kernel.app.chart_specs import columns_of_text
 from lo_kernel.app.charts import COLOUR, MIME, Chart, Kind
 from lo_kernel.bridge import LoopBridge
@@ -485,6 +485,34 @@ async def test_an_error_is_shown_and_it_goes_on() -> None:
     chart.stop()
     with pytest.raises(RuntimeError, match="from the start"):
         another(displays, _failing("from the start")).show()
+
+
+async def test_an_answer_that_can_not_be_drawn_is_said_and_it_goes_on() -> None:
+    """A chart that fails over some rows is told in chart and log; it shows what it drew, then what it can."""
+    paper, answer, told = Paper(), Answer(5), list[tuple[str, Exception]]()
+    displays = LiveDisplays(paper, LoopBridge(asyncio.get_running_loop()), lambda *entry: told.append(entry))
+    chart = LiveDisplay(displays, "picky", _Picky("event_count"), answer, interval=0.01)
+    chart.show()
+    await auntil(lambda: answer.listeners)
+    answer.change(13)
+    await auntil(lambda: paper.later)
+    assert drawn(paper.last[MIME]) == ["sim-01: 5"]
+    assert "ValueError: thirteen" in paper.last[MIME]["title"]["subtitle"][1]
+    assert [(name, str(error)) for name, error in told] == [("picky", "thirteen")]
+    answer.change(14)
+    await auntil(lambda: drawn(paper.last[MIME]) == ["sim-01: 14"])
+    assert chart.live
+    chart.stop()
+
+
+class _Picky(Chart):
+    """A chart that can't draw every number."""
+
+    def counted(self, rows: Sequence[Row]) -> str:
+        """Raise over a thirteen."""
+        if 13 in rows[0].values():
+            raise ValueError("thirteen")
+        return super().counted(rows)
 
 
 def _failing(message: str) -> Answer:

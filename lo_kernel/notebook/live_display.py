@@ -273,8 +273,15 @@ class LiveDisplay:
                 if not self._live or (me is not None and self._publisher is not me):
                     return False
                 changed = rows != self._rows or problem != self._problem
-                self._rows, self._problem = rows, problem
-                if changed or (settle and self._placeholder_shown):
+                drawn, self._rows, self._problem = self._rows, rows, problem
+                if not changed and not (settle and self._placeholder_shown):
+                    return False
+                try:
+                    self._send(placeholder=not settle, cell=cell)
+                except Exception as error:
+                    # The same where an answer can't be drawn, as by a specification of one's own.
+                    self._rows, self._problem = drawn, f"{type(error).__name__}: {error}"
+                    self._displays.report(self.id, error)
                     self._send(placeholder=not settle, cell=cell)
                 return changed
 

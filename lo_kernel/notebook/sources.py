@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from lo_kernel.app.grid import in_panels
@@ -39,10 +41,13 @@ class QuerySource:
         return self._source.subscribe(callback)
 
     def _named(self, rows: Rows) -> Rows:
-        if self._names:
-            for row in rows:
-                if "student" in row:
-                    row["student"] = self._names.get(row["student"], row["student"])
+        named = bool(self._names)
+        for row in rows:
+            if named and "student" in row:
+                row["student"] = self._names.get(row["student"], row["student"])
+            for name, value in row.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    row[name] = None  # as pages have it: JSON has no such number
         return rows
 
 
@@ -62,10 +67,7 @@ class PanelSources:
 
     def subscribe(self, callback: Callable[[], None], /) -> Callable[[], None]:
         """Call ``callback`` when one of them may have changed; gives what ends it."""
-        ends = [source.subscribe(callback) for source in self._sources]
-
-        def end() -> None:
-            for each in ends:
-                each()
-
-        return end
+        with ExitStack() as ends:
+            for source in self._sources:
+                ends.callback(source.subscribe(callback))  # where one raises, those before it are ended
+            return ends.pop_all().close
