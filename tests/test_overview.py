@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from apps import running_app
@@ -19,7 +20,7 @@ from lo_kernel.app.typists import apply_commands, typists
 from lo_kernel.engine.events import Sender, identify
 from lo_kernel.engine.reducers import declaration_of
 from lo_kernel.overview.queries import presence
-from lo_kernel.overview.reducers import MINUTES, activity, time_on_task, writing
+from lo_kernel.overview.reducers import MINUTES, TENS, activity, time_on_task, writing
 from lo_kernel.read_log import NoReadLog
 from lo_kernel.settings import Settings
 
@@ -109,6 +110,38 @@ def test_the_minute_that_goes_on_is_left_out() -> None:
     assert presence({"last": now, "per_minute": None})["per_minute"] is None
 
 
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=40))
+def test_activity_counts_each_event_in_its_ten_seconds(offsets: list[int]) -> None:
+    """The newest three minutes are there, each ten seconds with all of its events."""
+    times = sorted(1_700_000_000 + offset for offset in offsets)
+    lately = folded(activity, [(float(time), {}) for time in times])["lately"]
+    first, newest = lately["start"], times[-1] // 10 * 10
+    assert lately["step"] == 10
+    assert first + 10 * (len(lately["values"]) - 1) == newest
+    assert len(lately["values"]) <= TENS
+    assert lately["values"] == [
+        sum(1 for time in times if each <= time < each + 10) for each in range(first, newest + 10, 10)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ago", "step", "values"),
+    [(25, 10, [24, 12]), (9, 10, [24]), (45, 10, [24, 12, 6, 0]), (170, 60, [9, 9, 9])],
+)
+def test_who_has_just_begun_has_a_value_for_ten_seconds(ago: int, step: int, values: list[int]) -> None:
+    """In the first three minutes, as events a minute; what goes on is left out there too."""
+    began = 1_700_000_040 + 40  # 40 s into a minute
+    now = began + ago
+    lately = {"start": began, "step": 10, "values": [4, 2, 1][: ago // 10 + 1]}
+    minutes = {"start": began - 40, "step": 60, "values": [9, 9, 9, 2][: (ago + 40) // 60 + 1]}
+    row = {"last": now, "per_minute": minutes, "lately": lately}
+    with patch("time.time", return_value=now):
+        shown = presence(row)
+    assert (shown["per_minute"]["step"], shown["per_minute"]["values"]) == (step, values)
+    assert "lately" not in shown
+    assert (row["lately"], lately["values"][0]) == (lately, 4), "the state stays as it is"
+
+
 async def test_the_whole_over_a_class(settings: Settings) -> None:
     """Each learner of the class has a row with all of it, also those who have done nothing yet."""
     async with running_app(settings) as runtime:
@@ -119,9 +152,9 @@ async def test_the_whole_over_a_class(settings: Settings) -> None:
         assert identity is not None
         now = runtime.clock()
         (typist,) = typists(1, seed=5)
-        for due, event in typist.until(120):
+        for due, event in typist.until(300):
             raw = json.dumps(event).encode()
-            await runtime.pipeline.accept(Sender(identity, SOURCE), event, raw, now - 120 + due)
+            await runtime.pipeline.accept(Sender(identity, SOURCE), event, raw, now - 300 + due)
         await send(runtime, "bo", source="somewhere.else")
         rows = await runtime.executor.rows("overview.class")
         by_name = {row["student"]: row for row in rows}

@@ -200,7 +200,14 @@ def lines(title: str, learners: int) -> Spec:
                 },
             },
             {
-                "mark": {"type": "line", "color": COLOUR, "interpolate": "monotone", "strokeWidth": 2},
+                # A line through a single moment is none: the point is.
+                "mark": {
+                    "type": "line",
+                    "color": COLOUR,
+                    "interpolate": "monotone",
+                    "strokeWidth": 2,
+                    "point": {"size": 18, "color": COLOUR},
+                },
                 "encoding": {
                     "y": {**y, "aggregate": "median"},
                     "tooltip": [when, {"field": "value", "aggregate": "median", "title": f"median {title}"}],

@@ -4,7 +4,8 @@ A reducer is a plain function of an event and a state, so it can be tested by ca
 
 >>> import asyncio
 >>> event = {"client": {"event": "keystroke"}, "server": {"time": 1_700_000_000.0}}
->>> asyncio.run(activity(event, {"events": 0, "first": None, "last": None, "per_minute": None}))[0]["events"]
+>>> state = {"events": 0, "first": None, "last": None, "per_minute": None, "lately": None}
+>>> asyncio.run(activity(event, state))[0]["events"]
 1
 """
 
@@ -14,23 +15,29 @@ from typing import Any
 
 from lo_kernel import student_event_reducer
 
-__all__ = ["MINUTES", "PAUSE", "activity", "time_on_task", "writing"]
+__all__ = ["MINUTES", "PAUSE", "TENS", "activity", "time_on_task", "writing"]
 
 MINUTES = 30
 """How many minutes of activity are kept."""
+
+TENS = 18
+"""How many times ten seconds of activity are kept: of who has just begun, a minute says too little."""
 
 PAUSE = 60.0
 """Seconds without an event after which a learner is not at work any more."""
 
 
-@student_event_reducer(null_state={"events": 0, "first": None, "last": None, "per_minute": None})
+@student_event_reducer(
+    null_state={"events": 0, "first": None, "last": None, "per_minute": None, "lately": None}
+)
 async def activity(event: dict[str, Any], state: dict[str, Any]) -> Any:
-    """Count events, in all and by the minute; the last half hour is kept."""
+    """Count events: in all, by the minute (the last half hour), by ten seconds (the last three minutes)."""
     now = event["server"]["time"]
     state["events"] += 1
     state["first"] = now if state["first"] is None else state["first"]
     state["last"] = max(now, state["last"] or now)
-    state["per_minute"] = _counted(state["per_minute"], int(now // 60) * 60)
+    state["per_minute"] = _counted(state["per_minute"], now, 60, MINUTES)
+    state["lately"] = _counted(state["lately"], now, 10, TENS)
     return state, None
 
 
@@ -68,23 +75,24 @@ async def writing(event: dict[str, Any], state: dict[str, Any]) -> Any:
     return state, None
 
 
-def _counted(series: dict[str, Any] | None, minute: int) -> dict[str, Any]:
-    """One event more in a minute, in a series of counts that ends with the newest one."""
+def _counted(series: dict[str, Any] | None, now: float, step: int, most: int) -> dict[str, Any]:
+    """One event more in a series of counts, each of ``step`` seconds, that ends with the newest one."""
+    begins = int(now // step) * step
     if series is None:
-        return {"start": minute, "step": 60, "values": [1]}
+        return {"start": begins, "step": step, "values": [1]}
     values = series["values"]
-    place = (minute - series["start"]) // 60
+    place = (begins - series["start"]) // step
     if place < 0:  # older than all that is kept
         return series
     if place >= len(values):
         gap = place - len(values)
-        if gap >= MINUTES:
-            return {"start": minute, "step": 60, "values": [1]}
+        if gap >= most:
+            return {"start": begins, "step": step, "values": [1]}
         values.extend([0] * gap)
         values.append(0)
-        over = max(0, len(values) - MINUTES)
+        over = max(0, len(values) - most)
         del values[:over]
-        series["start"] += 60 * over
+        series["start"] += step * over
         place -= over
     values[place] += 1
     return series
