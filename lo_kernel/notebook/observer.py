@@ -245,9 +245,13 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
     # -- display -------------------------------------------------------------------------------
 
     def _went_wrong(self, entry: ErrorEntry) -> None:
-        # events that come before the first reducer is written are no news
-        if entry.kind != "NoReducer" or len(self._runtime.registry):
+        if self._is_news(entry):
             self._unsaid.append((entry, self._failing))
+
+    def _is_news(self, entry: ErrorEntry) -> bool:
+        """Events that come before there is a first reducer are none; one that was cancelled isn't there."""
+        registry = self._runtime.registry
+        return entry.kind != "NoReducer" or any(each.status != "cancelled" for each in registry)
 
     def _saw(self, entries: list[ErrorEntry]) -> None:
         """The cell shows these itself: nothing below it has to say them again."""
@@ -271,8 +275,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
 
     def _problems(self) -> list[ErrorEntry]:
         """What is on the card, or behind it, of what went wrong."""
-        errors = self._runtime.errors
-        return [entry for entry in errors if entry.kind != "NoReducer" or len(self._runtime.registry)]
+        return [entry for entry in self._runtime.errors if self._is_news(entry)]
 
     def _facts(self) -> AppFacts:
         from lo_kernel.notebook.cards import AppFacts, ReducerFacts
