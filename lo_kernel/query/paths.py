@@ -20,8 +20,8 @@ def follow(value: JSON, path: str | None) -> JSON:
 
     >>> follow({"a": {"b": [1, 2]}}, "a.b.1")
     2
-    >>> follow({"a.b": 3}, "a.b")
-    3
+    >>> follow({"a.b": 3}, "a.b"), follow({"docs": {"essay.txt": {"words": 4}}}, "docs.essay.txt.words")
+    (3, 4)
     >>> follow({"a": 1}, "a.b")
     MISSING
     """
@@ -72,20 +72,21 @@ def describe(value: JSON) -> str:
 
 
 def _slowly(value: JSON, path: str) -> JSON:
-    here = value
-    rest = path
-    while rest:
-        name, _, after = rest.partition(".")
-        there = _step(here, name)
-        if there is MISSING:
-            return _step(here, rest) if after else MISSING
-        here, rest = there, after
-    return here
+    """The same where keys hold dots: the shortest first part that leads to the end."""
+    dot = path.find(".")
+    while dot >= 0:
+        there = _step(value, path[:dot])
+        if isinstance(there, dict | list):
+            found = _slowly(there, path[dot + 1 :])
+            if found is not MISSING:
+                return found
+        dot = path.find(".", dot + 1)
+    return _step(value, path)
 
 
 def _step(value: JSON, name: str) -> JSON:
     if isinstance(value, dict):
         return value.get(name, MISSING)
-    if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+    if isinstance(value, list) and name.isdecimal() and len(name) < 10 and int(name) < len(value):
         return value[int(name)]
     return MISSING
