@@ -132,13 +132,14 @@ class Ending:
 def leave(kernel: LOKernel, connection_file: Path | None = None) -> None:
     """End a kernel from a thread, while its main thread is held by a cell.
 
-    An app on a thread of its own is stopped as always. On the kernel's loop nothing of it may be touched from
-    here: its events are on disk, and states are brought up to them by the next start. The files that say
-    that the kernel runs go, and the record ends.
+    An app on a thread of its own is stopped as always, unless a reducer holds it: somebody is told which one.
+    On the kernel's loop nothing of it may be touched from here: its events are on disk, and states are
+    brought up to them by the next start. The files that say that the kernel runs go, and the record ends.
     """
-    said = what_holds(threading.main_thread().ident) if kernel.settings.loop == "kernel" else ""
+    own = kernel.app_host.thread_ident if kernel.app_host is not None else None
+    said = what_holds(own or threading.main_thread().ident)
     try:
-        _leave_app(kernel)
+        _leave_app(kernel, held=bool(said))
     finally:
         for path in (kernel.announcement, connection_file):
             _remove(path)
@@ -147,11 +148,11 @@ def leave(kernel: LOKernel, connection_file: Path | None = None) -> None:
         kernel.close_record(_RECORD_WITHIN)
 
 
-def _leave_app(kernel: LOKernel) -> None:
+def _leave_app(kernel: LOKernel, *, held: bool) -> None:
     host, runtime = kernel.app_host, kernel.runtime
     if host is None or runtime is None:
         return
-    if kernel.settings.loop == "thread":
+    if kernel.settings.loop == "thread" and not held:
         with contextlib.suppress(Exception):  # it hangs too: what comes below is all that is left
             host.request_stop().result(_APP_WITHIN)
             return
