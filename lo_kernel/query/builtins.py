@@ -1,12 +1,13 @@
 """Functions for queries that are always there: ``unwind``, ``group_by`` and the plain aggregates, over rows.
 
 Each takes rows (what a ``select``, ``join`` or ``map`` gives) and a dotted path into them. A row without a
-value at the path (missing, or ``None``) doesn't count; a row that is an error, or has one at the path,
+value at the path (missing, ``None`` or NaN) doesn't count; a row that is an error, or has one at the path,
 doesn't either.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -175,7 +176,9 @@ def _rows(name: str, rows: JSON) -> list[JSON]:
 def _value(row: JSON, path: str | None) -> JSON:
     """The value that counts; ``None`` where none does."""
     value = None if is_error(row) else follow(row, path)
-    return None if value is MISSING or is_error(value) else value
+    if value is MISSING or is_error(value) or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return value
 
 
 def _values(name: str, rows: JSON, path: str | None) -> list[JSON]:

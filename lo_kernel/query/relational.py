@@ -12,7 +12,7 @@ from lo_kernel.errors import QueryError, UnknownReducerError
 from lo_kernel.query.dag import Node, Ref
 from lo_kernel.query.paths import MISSING, describe, follow
 from lo_kernel.query.ports import JSON, Reducers, Registration
-from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Env, Step, shifted
+from lo_kernel.query.steps import NOTHING, WHOLE, Change, Dirt, Env, Step, difference, shifted
 from lo_kernel.query.values import is_error, own, same
 
 __all__ = ["KeysStep", "SelectStep", "dimensions", "find_reducer"]
@@ -151,7 +151,7 @@ class KeysStep(Step):
                 return NOTHING
             before = self.value
             self.value = self._listed()
-            return NOTHING if _same_keys(before, self.value) else WHOLE
+            return difference(before, self.value)
         if not change:
             return NOTHING
         if change is WHOLE or not self._side_by_side or not isinstance(self.value, list):
@@ -408,10 +408,6 @@ def _signature(registration: Registration) -> tuple[Any, ...]:
 def _short_name(registration: Registration) -> str:
     module, _, function = registration.qualname.rpartition(".")
     return f"{module.removesuffix('.module').removesuffix('.reducers')}.{function}"
-
-
-def _same_keys(before: JSON, after: list[JSON]) -> bool:
-    return isinstance(before, list) and [i.get("key") for i in before] == [i.get("key") for i in after]
 
 
 def _rank(field: ScopeField) -> tuple[int, str]:
