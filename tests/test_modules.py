@@ -306,6 +306,14 @@ async def test_of_two_modules_with_one_id_the_second_is_refused(settings: Settin
                     for word in ("'shared.counts'", f"{name!r}", "'module_b'", "another id", "--modules"):
                         assert word in problem
                     assert problem in str(runtime.errors.of(f"module '{name}'"))
+    (earlier / "module_b.py").write_text("import no_such_package_at_all")
+    with on_path(earlier), on_path(later):
+        async with running_app(settings) as runtime:
+            assert runtime.registry.get("shared.counts").status == "paused"
+            assert (
+                "'module_b' has its states, but could not be loaded"
+                in runtime.modules["module_a"].problems[0]
+            )
     with on_path(third), on_path(later):
         async with running_app(settings) as runtime:
             assert who_has_it(runtime)[0] == "module_a", "who had it is gone: the first by name"

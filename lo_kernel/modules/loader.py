@@ -45,7 +45,8 @@ class Loader:
         the order in which they come.
         """
         read = [await self._read(each) for each in (installed_modules() if installed is None else installed)]
-        self.registrar.share_out([each.contents for each in read if each.contents is not None])
+        broken = {each.listed.name for each in read if each.contents is None}
+        self.registrar.share_out([each.contents for each in read if each.contents is not None], broken)
         for each in read:
             since = time.perf_counter()
             if each.contents is not None:

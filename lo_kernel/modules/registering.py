@@ -7,7 +7,7 @@ module's ``problems``, what isn't served here in its ``not_served``; the rest go
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -93,29 +93,28 @@ class Registrar:
                 )
         return found
 
-    def share_out(self, several: Sequence[Contents]) -> None:
+    def share_out(self, several: Sequence[Contents], broken: Container[str] = ()) -> None:
         """Of several modules that are put in together, leave each reducer's id to one, and name it to others.
 
         That is the one whose states the store has, or else the first: who comes later takes nobody's states,
-        at no start.
+        at no start. ``broken`` are those that could not be loaded this time: what they had is left to them.
         """
         wanted: dict[str, list[str]] = {}
         for contents in several:
             for entry in contents.reducers:
                 wanted.setdefault(entry.id, []).append(contents.name)
         paused = self.runtime.registry.paused
-        owners = {
-            reducer_id: paused[reducer_id].module
-            if reducer_id in paused and paused[reducer_id].module in names
-            else names[0]
-            for reducer_id, names in wanted.items()
-        }
+        owners = {}
+        for reducer_id, names in wanted.items():
+            had = paused[reducer_id].module if reducer_id in paused else ""
+            owners[reducer_id] = had if had in names or had in broken else names[0]
         for contents in several:
             for entry in contents.reducers:
                 if (owner := owners[entry.id]) != contents.name:
+                    how = "has its states, but could not be loaded" if owner in broken else "is in"
                     contents.problems.append(
                         f"reducer {entry.id!r}: the modules {owner!r} and {contents.name!r} both have one of "
-                        f"this id. That of {owner!r} is in, and its states answer; that of {contents.name!r} "
+                        f"this id. That of {owner!r} {how}; that of {contents.name!r} "
                         "is left out: give it another id in REDUCERS, or load one of the two (the setting "
                         "'modules', or --modules)"
                     )
