@@ -409,6 +409,11 @@ class Runtime:
         """Whether events come in here: this process owns the workspace, and is done taking it over."""
         return self.workspace.owner and self._follower is None
 
+    async def caught_up(self) -> None:
+        """Wait until this process has seen all that its workspace's owner has taken in by now."""
+        if self._follower is not None:
+            await self._follower.caught_up()
+
     async def own(self) -> bool:
         """Take over the workspace that this process follows, once its owner has ended.
 

@@ -96,11 +96,19 @@ class Follower:
         self._cursor: Cursor | None = None
         self._senders = Senders()
         self._task: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
     def start(self) -> None:
         """Begin."""
         self._cursor = self.archive.cursor(self.pipeline.routed)
         self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def caught_up(self) -> None:
+        """Wait until all is routed that the owner has written by now, or until this ends."""
+        if self._cursor is not None:
+            found = asyncio.get_running_loop().create_future()
+            self._waiting.append(found)
+            await found
 
     async def stop(self) -> None:
         """End."""
@@ -111,6 +119,7 @@ class Follower:
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
+        self._tell()
 
     async def finish(self) -> None:
         """End, with all that the owner wrote routed."""
@@ -133,6 +142,8 @@ class Follower:
             except Exception as error:  # whatever it is, what comes next is looked for
                 self.errors.add("archive", error)
                 more = False
+            if not more:
+                self._tell()
             await asyncio.sleep(0 if more else FOLLOW_EVERY)
             if loop.time() >= next_look:
                 next_look = loop.time() + _OWNER_EVERY
@@ -153,6 +164,12 @@ class Follower:
             self.pipeline.accepted += 1
             self.pipeline.route(record.n, sender, body, record.body, record.t)
         return bool(records)
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
 
     def _look(self) -> None:
         if self.owned():

@@ -63,7 +63,12 @@ class FileVerbs(Verbs):
         else:  # it alone puts events in, and they come here from there
             from lo_kernel.app.replaying import replay_at_owner
 
-            start = partial(replay_at_owner, owner)
+            async def there_and_here(*given: Any, **options: Any) -> ReplayReport:
+                report = await replay_at_owner(owner, *given, **options)
+                await runtime.caught_up()  # what is asked next is to be answered with them
+                return report
+
+            start = there_and_here
         work = start(path, format=format, learner=learner, limit=limit, source=source, on_progress=progress)
         job = self._job("replay", work)
         return job

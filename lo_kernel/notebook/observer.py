@@ -6,7 +6,7 @@ what has to happen on the app's loop gets there through the bridge.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lo_kernel.bridge import LoopBridge
@@ -37,6 +37,7 @@ __all__ = ["LearningObserver", "Secret"]
 _NOTICES = 5  # of what went wrong, shown after one cell
 
 F = TypeVar("F", bound="Reducer")
+T = TypeVar("T")
 
 
 class Secret(str):
@@ -216,8 +217,14 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
             speed=speed,
             on_progress=progress,
         )
-        job = self._job("simulated class", work)
+        job = self._job("simulated class", work if self._runtime.takes_events else self._seen_here(work))
         return job
+
+    async def _seen_here(self, work: Coroutine[Any, Any, T]) -> T:
+        """What a work gives that has the owner take events in, once these have come here, too."""
+        result = await work
+        await self._runtime.caught_up()
+        return result
 
     @property
     def modules(self) -> Modules:
