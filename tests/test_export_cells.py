@@ -512,6 +512,31 @@ def test_a_sample_names_nobody() -> None:
     assert json.loads(text)["client"]["path"] == "/docs/tc-testcase-s1/1"
 
 
+def test_a_sample_names_no_classmate() -> None:
+    """Somebody whom an event mentions has another id there too, and no word is taken for a short id."""
+    auth = {"sec": "x", "user_id": "ann", "safe_user_id": "tc-ann", "providence": "tc"}
+    event: Any = {
+        "client": {
+            "event": "chat",
+            "auth": auth,
+            "with": ["tc-dora", 'Dora "D" Duck'],
+            "path": "/chats/gcu-gc-777777777777/1",
+            "typed": "e",
+        },
+        "server": {"time": 1.5},
+    }
+    names = {
+        "tc-ann": ["ann"],
+        "tc-dora": ["dora", 'Dora "D" Duck'],
+        "gcu-gc-777777777777": ["gc-777777777777"],
+        "tc-e": ["e"],
+    }
+    client = json.loads(sample_text([event], ["tc-ann"], names))["client"]
+    assert client["with"] == ["tc-testcase-x2", "Classmate 2"]
+    assert client["path"] == "/chats/tc-testcase-x3/1"
+    assert client["typed"] == "e"
+
+
 def test_literals_are_code() -> None:
     """Data written as code is that data again, however long."""
     data = {"a'\"": [1, None, True, {"b" * 90: ["é\n", 1.5] * 20}], "c": {}}

@@ -28,6 +28,7 @@ LEARNERS = 3
 """Of how many learners events are taken."""
 
 _LOOK = 100_000  # events of the archive that are looked through
+_TELLING = 6  # characters; a shorter text may be a part of any word
 _WHO = ("user_id", "user_tag", "hash", "email", "safe_user_id")
 
 
@@ -83,7 +84,8 @@ def sample_text(
 ) -> str:
     """Events as JSON lines, with other ids.
 
-    ``names`` are further texts that say who a learner is, by safe id.
+    ``names`` are further texts that say who a learner is, by safe id; also of learners whose events these
+    aren't, and who may be named in them.
     """
     others: dict[str, str] = {}
     numbers = {student: number for number, student in enumerate(learners, 1)}
@@ -96,10 +98,19 @@ def sample_text(
             others.setdefault(text, f"s{number}")
         for text in (names or {}).get(auth["safe_user_id"], ()):
             others.setdefault(str(text), f"Learner {number}")
+    for number, (student, texts) in enumerate((names or {}).items(), 1):
+        if student not in numbers:
+            others.setdefault(student, f"tc-testcase-x{number}")
+            for text in texts:
+                if len(str(text)) >= _TELLING:
+                    others.setdefault(str(text), f"Classmate {number}")
+    raw = msgspec.json.encode(events).decode()
+    there = [text for text in others if text and msgspec.json.encode(text).decode()[1:-1] in raw]
+    others = {text: others[text] for text in sorted(there, key=len, reverse=True)}
     lines = []
     for event in events:
         number = numbers[event["client"]["auth"]["safe_user_id"]]
-        new = _replaced(event, {text: other for text, other in others.items() if text}, "")
+        new = _replaced(event, others, "")
         new["client"]["auth"] = _auth(number)
         if "auth" in new.get("metadata", {}):
             new["metadata"]["auth"] = _auth(number)
@@ -139,9 +150,9 @@ def _replaced(value: Any, others: Mapping[str, str], key: str) -> Any:
         return value
     if value in others:
         return others[value]
-    for text in sorted(others, key=len, reverse=True):
-        if len(text) >= 6 and text in value:  # a shorter one may be a part of any word
-            value = value.replace(text, others[text])
+    for text, other in others.items():  # the longest first
+        if len(text) >= _TELLING and text in value:
+            value = value.replace(text, other)
     return value
 
 

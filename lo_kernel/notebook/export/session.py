@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -73,11 +74,23 @@ class SessionExport:
         wanted = {each.id for each in reducers}
         codes = {each.id: each.code for each in self.runtime.registry if each.id in wanted}
         self.runtime.reads.act("export", self.prepared.plan.name, learners=learners, reducers=codes)
-        profiles = {row["user_id"]: row["profile"] for row in await self.runtime.rosters.roster(names=True)}
-        names = {who: [str(value) for value in _texts(profiles.get(who))] for who in learners}
-        text = sample_text(events, learners, names)
+        text = sample_text(events, learners, await self._names())
         export = Export(self.prepared, text, {**about, "events": len(events)})
         return await export.go(lambda done, what: on_step(done, STEPS, what))
+
+    async def _names(self) -> dict[str, list[str]]:
+        """By safe id, texts that say who somebody is: of all who were seen, and of the roster."""
+        runtime = self.runtime
+        names = {who: [runtime.learners[who].user_id] for who in runtime.learners}
+        profiles = {row["user_id"]: row["profile"] for row in await runtime.rosters.roster(names=True)}
+        shared = Counter(text for profile in profiles.values() for text in set(_texts(profile)))
+        for who, profile in profiles.items():
+            called = set(_texts(profile.get("name")))
+            # what else several have, such as a role, tells nobody from the others
+            names.setdefault(who, []).extend(
+                text for text in _texts(profile) if shared[text] == 1 or text in called
+            )
+        return names
 
     # -- reducers ------------------------------------------------------------------------------
 
@@ -215,7 +228,7 @@ def _of_notebook(function: Any) -> bool:
     return getattr(inspect.unwrap(function), "__module__", None) == "__main__"
 
 
-def _texts(profile: Any) -> Iterator[Any]:
+def _texts(profile: Any) -> Iterator[str]:
     """The texts of a profile: names and addresses."""
     if isinstance(profile, Mapping):
         for value in profile.values():
