@@ -95,19 +95,39 @@ async def test_a_file_in_utf16_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "rows",
-    [
-        'ann,x,1600000000,"never closed\nbob,x,1600000000,b\ncar,x,1600000000,c\n',
-        'ann,x,1600000000,"never closed\nbob,x,1600000000,b\ncar,x,1600000000,"c"\n',
-        'ann,x,1600000000,"never closed\nbob,x,1600000000,b\n"car",x,1600000000,c\n',
-    ],
+    "last", ["car,x,1600000000,c\n", 'car,x,1600000000,"c"\n', '"car",x,1600000000,c', 'car,x,1600000000,"c']
 )
-async def test_rows_that_a_quote_has_taken_in_are_said(tmp_path: Path, rows: str) -> None:
-    """A quote that isn't closed takes rows of others for a text: none of them is silently somebody's."""
+async def test_a_quote_that_is_not_closed_takes_no_rows_in(tmp_path: Path, last: str) -> None:
+    """Where each line has all columns, each is a row: none of them is silently a text of another."""
+    rows = f'ann,x,1600000000,"never closed\nbob,x,1600000000,b\n{last}'
+    found = await folded(tmp_path, HEAD + "zoe,x,1600000000,z\n" + rows)
+    assert {name: text.strip('"') for name, (text,) in by_learner(found).items()} == {
+        "zoe": "z",
+        "ann": "never closed",
+        "bob": "b",
+        "car": "c",
+    }
+    assert left_out(found) == {}
+
+
+async def test_quotes_at_both_ends_of_a_table_with_tabs_are_no_cell(tmp_path: Path) -> None:
+    """Programs that write tabs quote nothing: one learner's quote begins no text that another's ends."""
+    rows = ['ann\tx\t1600000000\t"Hello', "bob\tx\t1600000000\tb", 'car\tx\t1600000000\tthere"']
+    found = await folded(tmp_path, "\n".join([HEAD.strip().replace(",", "\t"), *rows, ""]), format="tsv")
+    assert by_learner(found) == {"ann": ['"Hello'], "bob": ["b"], "car": ['there"']}
+    quoted = 'ann\tx\t1600000000\t"one\ntwo"\n'
+    found = await folded(tmp_path, HEAD.replace(",", "\t") + quoted, format="tsv")
+    assert by_learner(found) == {"ann": ["one\ntwo"]}
+
+
+@pytest.mark.parametrize("end", ["", '"bob",x,1600000000,b\n'])
+async def test_lines_that_nobody_can_tell_apart_are_said(tmp_path: Path, end: str) -> None:
+    """A text of many lines in which a quote isn't closed is left out with all of its lines."""
+    rows = f'ann,x,1600000000,"never closed\nand on\n{end}'
     found = await folded(tmp_path, HEAD + "zoe,x,1600000000,z\n" + rows)
     assert by_learner(found) == {"zoe": ["z"]}
     assert left_out(found) == {"not_a_row": 1}
-    assert "lines 3 to 5" in str(found.report)
+    assert f"lines 3 to {5 if end else 4}" in str(found.report)
     assert "quote" in str(found.report)
 
 

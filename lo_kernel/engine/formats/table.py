@@ -51,27 +51,29 @@ class Csv(Format):
         header: list[str] | None = None
         while True:
             line = reader.line_num + 1
+            row: list[str] = []
+            bad: csv.Error | None = None
             try:
                 row = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                try:
-                    row = _as_it_stands(taken, delimiter, error)
-                except EventError as bad:
-                    yield line, _over(bad, line, reader.line_num)
-                    taken.clear()
-                    wrong.clear()
-                    continue
+                bad = error
             if header is None:
-                header = _header([_NOT_UTF8.sub("\ufffd", name) for name in row])
-            elif wrong:
-                yield line, _not_utf8(wrong[0])
-            elif len(row) > len(header):
-                more = EventError(f"expected {len(header)} values, got {len(row)}", reason="not_a_row")
-                yield line, _over(more, line, reader.line_num)
-            elif row:
-                yield line, dict(zip(header, row, strict=False))
+                for _, found in _rows(line, row, bad, taken, None, delimiter):
+                    if isinstance(found, EventError):
+                        yield line, found
+                    else:
+                        header = _header(found)
+            elif bad is None and len(taken) == 1 and not wrong and len(row) <= len(header):
+                if row:
+                    yield line, dict(zip(header, row, strict=False))
+            else:
+                for number, found in _rows(line, row, bad, taken, len(header), delimiter):
+                    if isinstance(found, EventError):
+                        yield number, found
+                    elif found:
+                        yield number, dict(zip(header, found, strict=False))
             taken.clear()
             wrong.clear()
 
@@ -126,7 +128,7 @@ def _known(header: str, delimiter: str) -> int:
 
 
 def _header(row: list[str]) -> list[str]:
-    names = [name.removeprefix("\ufeff").strip() for name in row]
+    names = [_NOT_UTF8.sub("\ufffd", name).removeprefix("\ufeff").strip() for name in row]
     for wanted, columns in (("learner", LEARNER), ("timestamp", TIME), ("event", EVENT)):
         if wanted in names:
             continue
@@ -161,6 +163,40 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
         yield rest
 
 
+def _rows(
+    line: int, row: list[str], bad: csv.Error | None, taken: list[str], width: int | None, delimiter: str
+) -> Iterator[tuple[int, list[str] | EventError]]:
+    """What a row is that isn't a plain one, from ``line`` on: itself, rows of its lines, or what is wrong.
+
+    ``width`` is how many columns there are; the header itself has none, and keeps what isn't UTF-8.
+    """
+    if width is not None and len(taken) > 1 and (bad is not None or delimiter == "\t"):
+        alone = [_alone(each, delimiter) for each in taken]
+        if all(
+            len(each) == width for each in alone
+        ):  # a quote is somebody's own, and none of them ends there
+            for number, (each, text) in enumerate(zip(alone, taken, strict=True)):
+                yield line + number, _not_utf8([text]) or each
+            return
+    try:
+        if bad is not None:
+            row = _as_it_stands(taken, delimiter, bad)
+        if width is not None and len(row) > width:
+            raise EventError(f"expected {width} values, got {len(row)}", reason="not_a_row")
+    except EventError as error:
+        yield line, _over(error, line, line + len(taken) - 1)
+    else:
+        yield line, (_not_utf8(taken) if width is not None else None) or row
+
+
+def _alone(line: str, delimiter: str) -> list[str]:
+    """A line as a row of its own; a quote that isn't closed in it is part of a text."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return line.rstrip("\r\n").split(delimiter)
+
+
 def _as_it_stands(lines: list[str], delimiter: str, error: csv.Error) -> list[str]:
     """A row of one line whose quotes are somebody's own, such as ``"a" b``.
 
@@ -193,12 +229,14 @@ def _over(error: EventError, first: int, last: int) -> EventError:
     )
 
 
-def _not_utf8(line: str) -> EventError:
-    found = _NOT_UTF8.search(line)
-    assert found is not None
-    start = line[max(0, found.start() - 20) : found.start() + 20].strip()
-    return EventError(
-        f"expected UTF-8, got the byte {ord(found[0]) - 0xDC00:#04x} in "
-        f"{_NOT_UTF8.sub(chr(0xFFFD), start)!r}: save the file as UTF-8 ('CSV UTF-8' in a spreadsheet)",
-        reason="not_utf8",
-    )
+def _not_utf8(lines: list[str]) -> EventError | None:
+    """What is wrong with the first of some lines that isn't UTF-8; ``None`` where all are."""
+    for line in lines:
+        if not line.isascii() and (found := _NOT_UTF8.search(line)):
+            start = line[max(0, found.start() - 20) : found.start() + 20].strip()
+            return EventError(
+                f"expected UTF-8, got the byte {ord(found[0]) - 0xDC00:#04x} in "
+                f"{_NOT_UTF8.sub(chr(0xFFFD), start)!r}: save the file as UTF-8, in a spreadsheet 'CSV UTF-8'",
+                reason="not_utf8",
+            )
+    return None
