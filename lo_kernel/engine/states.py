@@ -47,9 +47,8 @@ with text keys, lists, text, finite numbers, True, False and None. Write list(..
     try:
         text = _encode(state)
         if decode_state(text) == state and type(state) is not tuple:
-            marshal.dumps(
-                state, 2
-            )  # takes no subclass: a Counter would be a dict after a restart, and fail there
+            # It takes no subclass: a Counter would be a dict after a restart, and fail there.
+            marshal.dumps(state, 2)
             return text
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
         pass

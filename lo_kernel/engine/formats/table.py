@@ -172,9 +172,8 @@ def _rows(
     """
     if width is not None and len(taken) > 1 and (bad is not None or delimiter == "\t"):
         alone = [_alone(each, delimiter) for each in taken]
-        if all(
-            len(each) == width for each in alone
-        ):  # a quote is somebody's own, and none of them ends there
+        # A quote is somebody's own where all of its lines are whole rows.
+        if all(len(each) == width for each in alone):
             for number, (each, text) in enumerate(zip(alone, taken, strict=True)):
                 yield line + number, _not_utf8([text]) or each
             return
