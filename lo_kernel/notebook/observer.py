@@ -254,6 +254,9 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
     def _went_wrong(self, entry: ErrorEntry) -> None:
         if self._is_news(entry):
             self._unsaid.append((entry, self._failing))
+        if len(self._unsaid) > self._runtime.errors.limit:  # nobody has run a cell for long
+            held = {id(each) for each in self._runtime.errors}
+            self._unsaid = [(each, job) for each, job in self._unsaid if id(each) in held]
 
     def _is_news(self, entry: ErrorEntry) -> bool:
         """Events that come before there is a first reducer are none; one that was cancelled isn't there."""
