@@ -131,6 +131,15 @@ async def test_lines_that_nobody_can_tell_apart_are_said(tmp_path: Path, end: st
     assert "quote" in str(found.report)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+async def test_empty_lines_before_the_header_are_none(tmp_path: Path, delimiter: str) -> None:
+    """The names of the columns are in the first line that has some."""
+    content = f"\n  \r\n\n{HEAD}ann,x,1600000000,a\n\nbob,x,1600000000,b,c\n".replace(",", delimiter)
+    found = await folded(tmp_path, content)
+    assert by_learner(found) == {"ann": ["a"]}
+    assert "line 7: expected 4 values, got 5" in str(found.report)
+
+
 async def test_a_header_with_an_open_quote_is_said(tmp_path: Path) -> None:
     """It would take the whole file for names of columns."""
     found = await folded(tmp_path, '"student,event,time,text\nann,x,1600000000,a\n', format="csv")

@@ -45,9 +45,13 @@ class Csv(Format):
         taken: list[str] = []  # the lines of the row at hand
         wrong: list[str] = []
         lines = _text_lines(chunks, taken, wrong)
-        first = next(lines, "")
-        delimiter = self.delimiter_of(first)
-        reader = csv.reader(chain([first] if first else [], lines), delimiter=delimiter, strict=True)
+        begin: list[str] = []
+        for first in lines:
+            begin.append(first)
+            if first.strip("\ufeff \r\n"):
+                break
+        delimiter = self.delimiter_of(begin[-1] if begin else "")
+        reader = csv.reader(chain(begin, lines), delimiter=delimiter, strict=True)
         header: list[str] | None = None
         while True:
             line = reader.line_num + 1
@@ -63,7 +67,7 @@ class Csv(Format):
                 for _, found in _rows(line, row, bad, taken, None, delimiter):
                     if isinstance(found, EventError):
                         yield line, found
-                    else:
+                    elif any(name.strip("\ufeff ") for name in found):
                         header = _header(found)
             elif bad is None and len(taken) == 1 and not wrong and len(row) <= len(header):
                 if row:
@@ -235,7 +239,7 @@ def _not_utf8(lines: list[str]) -> EventError | None:
             start = line[max(0, found.start() - 20) : found.start() + 20].strip()
             return EventError(
                 f"expected UTF-8, got the byte {ord(found[0]) - 0xDC00:#04x} in "
-                f"{_NOT_UTF8.sub(chr(0xFFFD), start)!r}: save the file as UTF-8, in a spreadsheet 'CSV UTF-8'",
+                f"{_NOT_UTF8.sub(chr(0xFFFD), start)!r}: save the file as UTF-8 (spreadsheets: 'CSV UTF-8')",
                 reason="not_utf8",
             )
     return None
