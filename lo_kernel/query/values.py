@@ -34,6 +34,7 @@ _ID_NAMES: Final = {
     "CLASS": ("class_id", "id"),
     "RESOURCE": ("doc_id", "resource_id", "id"),
 }
+_PLAIN: Final = frozenset((str, int, float, bool, type(None)))
 _SEGMENTS: Final = {"STUDENT": "students", "TEACHER": "teachers", "CLASS": "classes", "RESOURCE": "documents"}
 _ORDER: Final = {"CLASS": 0, "TEACHER": 1, "STUDENT": 2, "RESOURCE": 3}
 
@@ -120,10 +121,20 @@ def own(value: JSON) -> JSON:
     >>> own(rows)[0]["words"].append("b"), rows
     (None, [{'words': ['a']}])
     """
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, dict):
-        return {k: own(item) if isinstance(item, dict | list) else item for k, item in value.items()}
+        copied: Any = value.copy()
+        for name, item in value.items():
+            if type(item) not in _PLAIN:
+                copied[name] = own(item)
+        return copied
     if isinstance(value, list):
-        return [own(item) if isinstance(item, dict | list) else item for item in value]
+        copied = value.copy()
+        for place, item in enumerate(value):
+            if type(item) not in _PLAIN:
+                copied[place] = own(item)
+        return copied
     return value
 
 
