@@ -90,15 +90,9 @@ class Chart:
                 | specs.data(list(map(dict, rows)))
             )
         kind, field = self._choose(table)
+        lines += self._said(table, kind)
         if kind in ("waiting", "problem"):
-            return (
-                specs.frame(
-                    self.title, [*lines, _WAITING if kind == "waiting" else self._missing(table)], width
-                )
-                | specs.data([{}])
-                | {"height": 1}
-                | specs.NOTHING
-            )
+            return specs.frame(self.title, lines, width) | specs.data([{}]) | {"height": 1} | specs.NOTHING
         label = self.label or field or ""
         if field is None or kind == "text":
             body = specs.columns_of_text(table, list(table.columns)[:6] if field is None else [field], width)
@@ -132,6 +126,21 @@ class Chart:
         """
         table = table_of(rows)
         return self._missing(table) if self._choose(table)[0] == "problem" else ""
+
+    def _said(self, table: Table, kind: str) -> list[str]:
+        """What is said above the chart: why it isn't the one that was asked for."""
+        if kind == "problem":
+            return [self._missing(table)]
+        if kind == "waiting":
+            empty = self.field is not None and any(
+                value is not None for each in table.columns.values() for value in each
+            )
+            return [
+                specs.clipped(f"Nothing in {self.field!r} yet: waiting for events.") if empty else _WAITING
+            ]
+        if kind == "table" and self.kind in ("line", "heatmap"):
+            return ["No column has numbers over time yet; this is what there is."]
+        return []
 
     def _missing(self, table: Table) -> str:
         there = [*table.columns, *table.series]
@@ -188,9 +197,9 @@ class Chart:
         table = table_of(rows)
         lines = [self.title, *([subtitle] if isinstance(subtitle, str) else subtitle)]
         kind, field = self._choose(table)
+        lines += self._said(table, kind)
         if kind in ("waiting", "problem"):
-            said = _WAITING if kind == "waiting" else self._missing(table)
-            return "\n".join([*filter(None, lines), said])
+            return "\n".join(filter(None, lines))
         columns = [field] if field is not None else list(table.columns)
         if field in table.series:
             return "\n".join([*filter(None, lines), "", text_table(_latest(table, str(field)), columns)])
