@@ -23,9 +23,14 @@ class JoinStep(Step):
         self._right_ids: list[JSON] = []
         self._right_place: dict[JSON, int] = {}
 
+    @property
+    def matched(self) -> bool:
+        """Whether any row of the left has one on the right."""
+        return any(key is not MISSING and key in self._right_place for key in self._left_ids)
+
     async def evaluate(self) -> JSON:
         """All rows, joined."""
-        left, right = self._sides()
+        left, right = self.sides()
         for name, side in (("left", left), ("right", right)):
             if not isinstance(side, list):
                 return self.error(
@@ -51,7 +56,7 @@ class JoinStep(Step):
         left_change, right_change = changes[left_ref.node], changes[right_ref.node]
         if left_change is WHOLE or right_change is WHOLE or self.failed_input() is not None:
             return await self.again()
-        left, right = self._sides()
+        left, right = self.sides()
         touched: set[int] = set()
         for place in sorted(right_change):
             key = _join_id(right[place], self.node.fields["right_on"])
@@ -76,7 +81,8 @@ class JoinStep(Step):
                 changed.add(place)
         return changed
 
-    def _sides(self) -> tuple[JSON, JSON]:
+    def sides(self) -> tuple[JSON, JSON]:
+        """What is joined: the rows of the left and those of the right."""
         return self.env.resolve(self.node.fields["left"]), self.env.resolve(self.node.fields["right"])
 
     def _index_left(self, place: int, row: JSON) -> None:

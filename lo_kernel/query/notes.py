@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from lo_kernel.errors import UnknownReducerError
 from lo_kernel.query.builtins import BUILTINS
 from lo_kernel.query.dag import Ref
+from lo_kernel.query.joining import JoinStep
 from lo_kernel.query.paths import MISSING, follow
 from lo_kernel.query.ports import JSON
 from lo_kernel.query.relational import SelectStep, find_reducer
@@ -35,8 +36,8 @@ _HIDDEN: Final = ("provenance", "user_id", "profile")
 def notes_of(running: Running) -> list[str]:
     """Notes on a query that has run.
 
-    Whose rows are a null state, because no event came; which paths are in no row; and which rows a function
-    left out since they are errors.
+    Whose rows are a null state, because no event came; which paths are in no row; what a join found no match
+    for; and which rows a function left out since they are errors.
     """
     found: list[str] = []
     for step in running.steps:
@@ -44,6 +45,8 @@ def notes_of(running: Running) -> list[str]:
             found.extend(_null_states(step))
         elif isinstance(step, CallStep):
             found.extend(_left_out(step))
+        elif isinstance(step, JoinStep):
+            found.extend(_unmatched(step))
     return list(dict.fromkeys(found))
 
 
@@ -109,12 +112,30 @@ def _left_out(step: CallStep) -> Iterator[str]:
     for path in dict.fromkeys(_paths(given)):
         values = [follow(row, path) for row in good]
         if values and all(value is MISSING for value in values):
-            names = dict.fromkeys(key for row in good if isinstance(row, dict) for key in row)
-            there = ", ".join(key for key in names if key not in _HIDDEN) or "no fields"
-            yield f"{name}: no row has {path!r}; they have {there}"
+            yield f"{name}: no row has {path!r}; they have {_fields(good, _HIDDEN)}"
         wrong += [value for value in values if is_error(value)]
     if wrong:
         yield f"{name}: {len(wrong):,} of {len(rows):,} rows don't count, for an error: {wrong[0]['error']}"
+
+
+def _unmatched(step: JoinStep) -> Iterator[str]:
+    if step.matched or not isinstance(step.value, list):
+        return
+    paths = step.node.fields["left_on"], step.node.fields["right_on"]
+    sides = [[row for row in side if not is_error(row)] for side in step.sides()]
+    if not all(sides):
+        return
+    wrong = [
+        f"join: no row of the {name} has {path!r}; they have {_fields(rows, ('provenance',))}"
+        for name, path, rows in zip(("left", "right"), paths, sides, strict=True)
+        if all(follow(row, path) is MISSING for row in rows)
+    ]
+    yield from wrong or [f"join: {paths[0]!r} of the left is {paths[1]!r} of the right in no row"]
+
+
+def _fields(rows: list[JSON], hidden: tuple[str, ...]) -> str:
+    names = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)
+    return ", ".join(key for key in names if key not in hidden) or "no fields"
 
 
 def _paths(given: dict[str, JSON]) -> Iterator[str]:
