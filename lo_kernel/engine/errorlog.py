@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lo_kernel.errors import LOError
+
 __all__ = ["ErrorEntry", "ErrorLog"]
 
 
@@ -158,6 +160,10 @@ class ErrorLog:
         """As Python writes it, from where a reducer begins, with cells as the notebook names them."""
         told = traceback.TracebackException.from_exception(error)
         shown = [frame for frame in told.stack if not frame.filename.startswith(_NOT_SHOWN)]
+        if _on_purpose(error) and all(
+            f.filename.startswith(_OURS) for each in _chain(told) for f in each.stack
+        ):
+            return ""  # none of these lines is a person's, and it says itself what to do
         if shown:
             told.stack = traceback.StackSummary.from_list(shown)
         text = "".join(told.format())
@@ -238,6 +244,13 @@ def _line(error: Exception) -> Line:
                 own = (file, trace.tb_lineno)
         trace = trace.tb_next
     return own if own[0] else of_package
+
+
+def _on_purpose(error: BaseException | None) -> bool:
+    """Whether it is one of ours, and not for another one that isn't."""
+    while isinstance(error, LOError):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error is None
 
 
 def _chain(told: traceback.TracebackException | None) -> Iterator[traceback.TracebackException]:
