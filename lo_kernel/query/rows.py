@@ -168,7 +168,8 @@ def flat_row(row: JSON, names: Mapping[str, str] | None = None) -> dict[str, Any
 
     ``student`` is the safe id (``document``, ``class``, ``teacher`` where the scope has them). What the
     roster put in (``user_id``, ``profile``) and the provenance are left out: ``student`` says it, and names
-    stay out. A field called like one of these columns keeps both, as ``state.student``.
+    stay out. A state's own ``profile`` stays. A field called like one of these columns keeps both, as
+    ``state.student``.
 
     >>> flat_row({"provenance": {"provenance": {"STUDENT": {"user_id": "tc-u0"}}}, "count": 2})
     {'student': 'tc-u0', 'count': 2}
@@ -180,8 +181,9 @@ def flat_row(row: JSON, names: Mapping[str, str] | None = None) -> dict[str, Any
     if names and "student" in flat:
         flat["name"] = names.get(flat["student"], "")
     own = set(flat)
+    of_roster = "student" in own and row.get("user_id") == flat["student"]
     for name, value in row.items():
-        if name == "provenance" or (name in ("user_id", "profile") and "student" in own):
+        if name == "provenance" or (name in ("user_id", "profile") and of_roster):
             continue
         flat[f"state.{name}" if name in own else name] = value
     return flat
