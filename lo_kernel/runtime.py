@@ -167,6 +167,7 @@ class Runtime:
         executor = Executor(self.registry, self.registry, functions, catalog, self.reads)
         live = LiveQueries(executor, self.registry, self._note)
         self.registry.on_live.append(live.reducers_changed)
+        self.registry.on_removed.append(live.reducers_changed)
         rosters.watched = lambda: len(live) > 0
         return _Asking(functions, rosters, catalog, executor, live, Dashboards(executor, catalog, functions))
 

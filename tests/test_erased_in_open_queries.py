@@ -43,6 +43,23 @@ async def test_a_list_of_all_states_is_without_who_was_erased(tmp_path: Path) ->
         subscription.close()
 
 
+async def test_nor_is_a_list_of_the_states_of_one_that_waits_for_its_code(tmp_path: Path) -> None:
+    """A reducer that is paused can't be run anew: with its states go all that an open query has of them."""
+    settings = Settings(workspace=str(tmp_path), port=0)
+    async with running_app(settings) as runtime:
+        await runtime.add_reducer("count", count, module="m").ready()
+        await send(runtime, "ann", "ben")
+    async with running_app(settings) as runtime:
+        subscription = runtime.live.subscribe(LISTED)
+        running = subscription.running
+        await auntil(lambda: len(running.answer("result") or ()) == 2)
+        await erase(runtime, "tc-testcase-ann")
+        await auntil(lambda: "no reducer has the id 'count'" in str(running.answer("result")))
+        await subscription.settled()
+        assert "tc-testcase" not in str(subscription.shared.board.snapshot().changes)
+        subscription.close()
+
+
 async def test_a_reducer_that_was_replaced_has_no_keys_of_the_one_before() -> None:
     """Keys that other code doesn't make any more are in no open query, as in none that is asked anew."""
     parts = Parts(Reducer("count", default={"n": None}), people=2)

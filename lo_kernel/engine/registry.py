@@ -45,7 +45,7 @@ class Registry(Registered):
         self.errors = errors
         self.live_states = 50_000  # that a reducer keeps in memory; more go out to the store
         self.on_live: list[Callable[[Registration], None]] = []
-        self.on_removed: list[Callable[[Registration], None]] = []
+        self.on_removed: list[Callable[[str], None]] = []
         self.on_restored: list[Callable[[Registration], None]] = []  # the next one failed
         self._owners: dict[str, Registration] = {}  # whose states answer
         self._stored: dict[str, ReducerRow] = {}  # rows as the store has them
@@ -455,8 +455,6 @@ class Registry(Registered):
                 self.pipeline.detach(registration.run)
                 generations.add(registration.run.generation)
                 await registration.run.stop()
-            for listener in list(self.on_removed):
-                listener(registration)
         with contextlib.suppress(LOError):
             await self.pipeline.commit()  # one that had begun may hold its row
         if row is not None:
@@ -465,6 +463,8 @@ class Registry(Registered):
         self._stored.pop(reducer_id, None)
         self.paused.pop(reducer_id, None)
         await self._remove_generations(self.store, generations)
+        for listener in list(self.on_removed):
+            listener(reducer_id)
 
     async def _remove_generations(self, store: Store, generations: set[int] | list[int]) -> None:
         for generation in generations:

@@ -130,9 +130,7 @@ class KeysStep(Step):
 
     async def refresh(self, changes: Mapping[str, Change], dirt: Dirt) -> Change:
         """Bring the keys of changed rows, and those that are new in the store, up to date."""
-        if dirt.reducers and self._known != _signature(
-            find_reducer(self.env.reducers, self.node.fields["function"])
-        ):
+        if dirt.reducers and not self._is_known():
             await self.run()
             return WHOLE
         change = shifted(changes[name] for name in self.inputs)
@@ -168,6 +166,13 @@ class KeysStep(Step):
     def is_dirty(self, dirt: Dirt) -> bool:
         """Whether a reducer may have been replaced."""
         return dirt.reducers
+
+    def _is_known(self) -> bool:
+        """Whether the reducer is there, and makes the keys that it made."""
+        try:
+            return self._known == _signature(find_reducer(self.env.reducers, self.node.fields["function"]))
+        except UnknownReducerError:
+            return False
 
     def _zip(self) -> Iterator[tuple[JSON, ...]]:
         """The given values side by side; one that is no list goes with every row."""
