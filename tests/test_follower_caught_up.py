@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from apps import running_app
 from event_files import study_log
+from waiting import auntil
 
 from lo_kernel.bridge import LoopBridge
 from lo_kernel.engine.reducers import student_event_reducer
@@ -54,3 +56,18 @@ async def test_nobody_waits_for_who_has_ended(settings: Settings) -> None:
             waiting = asyncio.ensure_future(follower.caught_up())
         await asyncio.wait_for(waiting, 5)
         await asyncio.wait_for(follower.caught_up(), 5)
+
+
+async def test_a_class_goes_on_where_another_owns_the_workspace(settings: Settings) -> None:
+    """One that was begun in a notebook that follows types into that notebook, once it has taken over."""
+    ending = AsyncExitStack()
+    owner = await ending.enter_async_context(running_app(settings))
+    async with running_app(settings) as follower:
+        lo = LearningObserver(follower, LoopBridge(asyncio.get_running_loop()))
+        job = lo.simulate(students=2, speed=20)
+        await auntil(lambda: owner.archive.last > 5)
+        await ending.aclose()
+        await lo.own()
+        held = follower.archive.last
+        await auntil(lambda: follower.archive.last > held + 5, what="the class to come back")
+        job.cancel()

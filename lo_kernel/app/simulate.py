@@ -81,7 +81,7 @@ class SimulationResult:
 
 
 def simulate_class(
-    ingest_url: str,
+    ingest_url: str | Callable[[], str],
     *,
     students: int = 30,
     seconds: float | None = None,
@@ -94,11 +94,12 @@ def simulate_class(
     """Let a class type, each learner over a websocket of its own.
 
     ``students`` learners type for ``seconds`` (``None``: until cancelled). ``ingest_url`` is the address of
-    ``/wsapi/in/``, token included. Learners are ``sim-01``, ``sim-02`` and so on (``sim`` is the
-    ``prefix``): fast and slow ones, ones that pause, and ones that are hardly there. A ``seed`` fixes what
-    is written and when; which events are due in ``seconds`` does not depend on how busy the machine is.
-    ``speed`` 2.0 makes all of it happen twice as fast. ``on_progress`` is called with a
-    :class:`SimulationProgress` a few times a second, and last when all is done.
+    ``/wsapi/in/``, token included, or gives it for each connection, where it may change. Learners are
+    ``sim-01``, ``sim-02`` and so on (``sim`` is the ``prefix``): fast and slow ones, ones that pause, and
+    ones that are hardly there. A ``seed`` fixes what is written and when; which events are due in
+    ``seconds`` does not depend on how busy the machine is. ``speed`` 2.0 makes all of it happen twice as
+    fast. ``on_progress`` is called with a :class:`SimulationProgress` a few times a second, and last when
+    all is done.
 
     A connection that is lost is made again, with growing pauses. Cancelling ends it at once.
 
@@ -111,9 +112,10 @@ def simulate_class(
         ...
     ValueError: ingest_url: expected an address that starts with ws:// or wss://, got 'http://127.0.0.1:9999/'
     """
-    if not ingest_url.startswith(("ws://", "wss://")):
+    address = ingest_url if callable(ingest_url) else lambda: ingest_url
+    if not (url := address()).startswith(("ws://", "wss://")):
         raise ValueError(
-            f"ingest_url: expected an address that starts with ws:// or wss://, got {_masked(ingest_url)!r}"
+            f"ingest_url: expected an address that starts with ws:// or wss://, got {_masked(url)!r}"
         )
     if isinstance(students, bool) or not isinstance(students, int) or students < 1:
         raise ValueError(f"students: expected a whole number from 1, got {students!r}")
@@ -123,7 +125,7 @@ def simulate_class(
         raise ValueError(f"speed: expected a number above 0 (1.0: as people type), got {speed!r}")
     if seed is None:
         seed = random.SystemRandom().randrange(1_000_000)
-    classroom = _Class(ingest_url, typists(students, seed, prefix), seconds, seed, source, speed, on_progress)
+    classroom = _Class(address, typists(students, seed, prefix), seconds, seed, source, speed, on_progress)
     return classroom.run()
 
 
@@ -132,7 +134,7 @@ class _Class:
 
     def __init__(
         self,
-        url: str,
+        address: Callable[[], str],
         learners: list[Typist],
         seconds: float | None,
         seed: int,
@@ -140,7 +142,7 @@ class _Class:
         speed: float,
         on_progress: OnProgress | None,
     ) -> None:
-        self.url = url
+        self.url = ""  # of the newest connection
         self.seconds = seconds
         self.seed = seed
         self.source = source
@@ -151,6 +153,7 @@ class _Class:
         self.reconnects = 0
         self.unsent = 0
         self.ever_connected = False
+        self._address = address
         self._learners = learners
         self._on_progress = on_progress
         self._gate = asyncio.Semaphore(_CONNECT_AT_ONCE)
@@ -196,6 +199,7 @@ class _Class:
 
     async def connect(self, session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
         async with self._gate, asyncio.timeout(_HANDSHAKE):
+            self.url = self._address()
             return await session.ws_connect(self.url, max_msg_size=0, timeout=_CLOSE)
 
     async def _report(self) -> None:

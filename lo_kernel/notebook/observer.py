@@ -208,8 +208,9 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
                 learners = "1 learner" if state.students == 1 else f"{state.students:,} learners"
                 job.progress(state.events, 0, f"{none}events from {learners}{here}")
 
+        runtime = self._runtime
         work = simulate_class(
-            self._runtime.ingest_url,
+            lambda: runtime.ingest_url,  # another one where the workspace has a new owner
             students=students,
             seconds=seconds,
             seed=seed,
@@ -217,7 +218,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
             speed=speed,
             on_progress=progress,
         )
-        job = self._job("simulated class", work if self._runtime.takes_events else self._seen_here(work))
+        job = self._job("simulated class", work if runtime.takes_events else self._seen_here(work))
         return job
 
     async def _seen_here(self, work: Coroutine[Any, Any, T]) -> T:
