@@ -175,3 +175,16 @@ async def test_line_ends_of_old_macs_are_named(tmp_path: Path) -> None:
     found = await folded(tmp_path, (HEAD + "ann,x,1600000000,a\n").replace("\n", "\r"))
     assert dict(found) == {}
     assert "lines that end with \\n or \\r\\n" in str(found.report)
+
+
+async def test_two_columns_of_one_name_are_two(tmp_path: Path) -> None:
+    """The later one has a number behind its name: what is in the first would be lost otherwise."""
+
+    def columns(event: Any, state: Any) -> Any:
+        known = {name: value for name, value in event["client"].items() if name.startswith(("text", "_"))}
+        return known, False
+
+    path = tmp_path / "events.csv"
+    path.write_text("student,event,time,text,text,text_2,,\nann,x,1600000000,a,b,c,d,e\n")
+    (state,) = (await fold(columns, path)).values()
+    assert state == {"text": "a", "text_2": "b", "text_2_2": "c", "_2": "e"}

@@ -140,6 +140,13 @@ def _header(row: list[str]) -> list[str]:
         found = next((column for column in columns if column in lower), None)
         if found is not None:
             names[lower.index(found)] = wanted
+    taken: set[str] = set()
+    for place, name in enumerate(names):
+        number = 2
+        while names[place] in taken:  # else one would be lost behind the other
+            names[place] = f"{name}_{number}"
+            number += 1
+        taken.add(names[place])
     return names
 
 
