@@ -404,6 +404,8 @@ def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path) -> None:
     path.write_text("print(1)")
     with pytest.raises(ExportError, match="expected a Jupyter notebook"):
         read_notebook(path)
+    with pytest.raises(ExportError, match=r"other\.ipynb can't be read: No such file or directory$"):
+        read_notebook(tmp_path / "other.ipynb")
 
 
 def test_requirements_have_the_versions_in_use() -> None:

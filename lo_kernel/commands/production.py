@@ -37,8 +37,10 @@ def use_file(parser: OptionParser, options: argparse.Namespace) -> None:
         return
     try:
         found = tomllib.loads(options.config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        parser.error(f"--config: {options.config}: {error}")
+    except OSError as error:
+        parser.error(f"--config: {options.config} can't be read: {error.strerror or error}")
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        parser.error(f"--config: {options.config}: expected TOML: {error}")
     found = found.get("lo_kernel", found)
     kinds = {spec.name: type(spec.default) for spec in fields(Settings)}
     for name, value in found.items():

@@ -74,7 +74,9 @@ def read_notebook(path: Path) -> Notebook:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         found = [cell for cell in data["cells"] if cell["cell_type"] == "code"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise ExportError(f"{path} can't be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{path}: expected a Jupyter notebook (.ipynb, format 4): {error!r}") from None
     numbers = {id(cell): number for number, cell in enumerate(data["cells"], 1)}
     cells: list[Cell] = []
