@@ -29,6 +29,7 @@ TOKEN_KINDS = ("notebook", "ingest", "read")
 
 
 _PROBING = 0.1  # seconds that somebody who looks may hold the lock
+_TAKEN = 0.5  # seconds in which the lock must be free for a moment, while nobody says that he owns it
 _FIRST_TOKENS = 2.0  # seconds that a new workspace's owner may take to make its tokens
 
 
@@ -137,12 +138,12 @@ class Workspace:
 
     def _acquire(self) -> bool:
         lock = FileLock(self.path / "owner.lock")
-        deadline = time.monotonic() + _PROBING
+        deadline = time.monotonic() + _TAKEN
         while not lock.acquire():
-            # one who only looks whether it is owned holds it for a moment
+            # those who only look whether it is owned hold it for moments, and may do so often
             if time.monotonic() >= deadline or self._file_owner() is not None:
                 return False
-            time.sleep(0.01)
+            time.sleep(0.001)
         self._lock, self._announced = lock, b""
         (self.path / "owner.json").unlink(missing_ok=True)  # of one that was killed
         return True

@@ -25,6 +25,7 @@ _COURSE_COLUMNS: Final = ("course_id", "course", "class")
 _NAME_COLUMNS: Final = ("name", "full_name")
 _KNOWN: Final = frozenset({*_ID_COLUMNS, *_COURSE_COLUMNS, *_NAME_COLUMNS, "course_name", "profile"})
 _SEPARATORS: Final = ",;\t|"
+_LONGEST: Final = 131_072  # characters of a value: csv's own limit is one of the process, which others raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +104,21 @@ def _from_table(text: str, name: str, separator: str, problems: list[str]) -> di
             break
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
     courses: dict[str, Course] = {}
+    line = 1
     try:
         header = [_column(column) for column in rows.fieldnames or ()]
         if not any(column in header for column in _ID_COLUMNS):
             came = f"{len(header)} that are called otherwise" if header else "an empty file"
             raise SettingsError(f"roster: {name}, line 1: expected a column 'user_id', got {came}")
         rows.fieldnames = header
+        line = rows.line_num + 1
         for row in rows:
+            if any(len(value) > _LONGEST for value in row.values() if value):
+                raise csv.Error(f"field larger than field limit ({_LONGEST})")
             if any(row.values()):
                 _add(courses, row, f"roster: {name}, line {rows.line_num}", problems)
+            line = rows.line_num + 1
     except csv.Error as error:
-        line = rows.line_num + 1
         problems.append(f"roster: {name}, line {line} and all after it: expected rows of a table: {error}")
     return courses
 
