@@ -228,6 +228,7 @@ def test_output_after_the_end_is_on_record(kernel: RunningKernel) -> None:
     assert "stdout" in find(kernel, kind="outcome", late=True, request=cell)["outputs"]
 
 
+@pytest.mark.soak
 def test_a_burst_is_seen_whole(kernel: RunningKernel) -> None:
     """Of twenty thousand messages, more than it remembers signatures of, the record has counted each one."""
     cell = kernel.send(

@@ -365,7 +365,7 @@ def a_learner(url: str) -> Iterator[None]:
         assert not typing.is_alive()
 
 
-@pytest.mark.parametrize("loop", ["kernel", "thread"])
+@pytest.mark.parametrize("loop", ["kernel", pytest.param("thread", marks=pytest.mark.soak)])
 def test_the_debugger_stops_in_a_cell_and_in_a_reducer(
     lab: Lab, page: Page, loop: str, tmp_path: Path
 ) -> None:

@@ -207,7 +207,7 @@ async def test_a_server_that_restarts() -> None:
     """Learners connect again, identify themselves again, and go on where they were."""
     port, first, second = free_port(), Server(), Server()
     async with serving(first, port) as url:
-        task = asyncio.create_task(simulate_class(url, students=4, seconds=4, seed=2, speed=20))
+        task = asyncio.create_task(simulate_class(url, students=4, seconds=2, seed=2, speed=40))
         await auntil(lambda: sum(map(len, first.saves.values())) > 8)
     async with serving(second, port):
         await auntil(lambda: len(second.open) == 4, what="all learners to come back")
