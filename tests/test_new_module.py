@@ -103,7 +103,7 @@ def test_the_command_says_what_it_made(environment: dict[str, str], tmp_path: Pa
     assert not left
 
 
-@pytest.mark.parametrize("name", ["json", "statistics", "tests"])
+@pytest.mark.parametrize("name", ["json", "statistics", "tests", "aiohttp"])
 def test_a_name_of_another_is_refused(name: str, tmp_path: Path) -> None:
     """Installed, it would be the other one that is imported."""
     with pytest.raises(LOError, match="choose another name"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keyword
 import re
-import sys
 from collections.abc import Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -13,6 +12,7 @@ from pathlib import Path
 from lo_kernel.commands.options import OptionParser
 from lo_kernel.engine.events import ANY_CONTEXT
 from lo_kernel.errors import LOError
+from lo_kernel.modules.names import whose_name
 
 __all__ = ["main", "make_module"]
 
@@ -44,8 +44,8 @@ def make_module(where: Path, name: str, *, title: str | None = None, context: st
             f"new: expected a name of lower-case letters, digits and '_' that can be imported, such as "
             f"my_module, got {name!r}"
         )
-    if name in sys.stdlib_module_names or name == "tests":
-        raise LOError(f"new: {name!r} is a module of Python's own or of many others; choose another name")
+    if taken := whose_name(name):
+        raise LOError(f"new: {taken}")
     called = title or name.replace("_", " ").strip().capitalize()
     for what, text in (("title", called), ("context", context)):
         if not text.isprintable() or '"' in text or "\\" in text:

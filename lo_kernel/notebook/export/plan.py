@@ -57,17 +57,17 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def check_name(name: str) -> None:
+def check_name(name: object) -> None:
     """Raise :class:`ExportError` for what can't be a package's name."""
-    import sys
+    from lo_kernel.modules.names import whose_name
 
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or iskeyword(name):
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or iskeyword(name):
         raise ExportError(
             f"the package's name: expected lower-case letters, digits and '_', such as 'my_module', got "
             f"{name!r}"
         )
-    if name in sys.stdlib_module_names or name in ("lo_kernel", "learning_observer", "tests"):
-        raise ExportError(f"the package's name: {name!r} is another package's; choose one of your own")
+    if taken := whose_name(name):
+        raise ExportError(f"the package's name: {taken}")
 
 
 def raise_problems(problems: Sequence[Problem | str]) -> None:
