@@ -121,6 +121,21 @@ def test_a_folder_of_somebody_else_is_left_alone(shared_kernel: RunningKernel, t
     assert listing(tmp_path / "mine") == ["pyproject.toml"]
 
 
+def test_what_is_still_being_exported_is_not_injected(shared_kernel: RunningKernel, tmp_path: Path) -> None:
+    """`lo.inject` asks to await the export, also of one that is made anew; then it finds the folder."""
+    shared_kernel.execute("@lo.reducer()\ndef nothing(event, state):\n    return state, state")
+    sent = "lo.inject('http://127.0.0.1:1', token='t'{})"
+    export = f"job = lo.export('soon_there', {str(tmp_path)!r}, proof=False)\n"
+    for _ in range(2):
+        error = shared_kernel.execute(export + sent.format(""), check=False).error
+        assert f"{tmp_path / 'soon_there'}: its export is still running; await it first" in error
+        shared_kernel.execute("report = await job")
+    elsewhere = f", module={str(tmp_path / 'nothing')!r}"
+    assert "got nothing there" in shared_kernel.execute(sent.format(elsewhere), check=False).error
+    error = shared_kernel.execute(f"await {sent.format('')}", check=False).error
+    assert "Cannot connect to host 127.0.0.1:1" in error
+
+
 def test_the_command_exports_a_file(environment: dict[str, str], tmp_path: Path) -> None:
     """``lo-kernel export`` takes the file's order, and says where the saved session went another way."""
     cells = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -245,6 +246,33 @@ def test_an_archive_holds_only_its_package(path: str, message: str) -> None:
         archive.writestr(path, b"0" * (9 << 20 if "big" in path else 10))
     with pytest.raises(InjectError, match=message):
         unpack("injected_one", packed.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "'lo_modules', got nothing there; lo.export('my_module') makes one"),
+        ({}, "'lo_modules', got a folder without it; lo.export"),
+        ({"pyproject.toml": "[project]"}, "'lo_modules', got one whose pyproject.toml doesn't; lo.export"),
+        (
+            {"pyproject.toml": "[project]\nentry-points = 3"},
+            "got one whose pyproject.toml doesn't; lo.export",
+        ),
+        ({"pyproject.toml": "="}, "'lo_modules', got one that can't be read: Invalid statement"),
+    ],
+)
+def test_a_folder_that_is_no_module_is_named(
+    tmp_path: Path, files: dict[str, str] | None, message: str
+) -> None:
+    """The error says what is missing there, in words."""
+    if files is not None:
+        (tmp_path / "mine").mkdir()
+        for name, text in files.items():
+            (tmp_path / "mine" / name).write_text(text)
+    with pytest.raises(InjectError, match=re.escape(message)) as error:
+        pack(tmp_path / "mine")
+    assert str(error.value).startswith(f"{tmp_path / 'mine'}: expected the folder of an exported module")
+    assert "Error(" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,23 @@ def pack(project: Path) -> tuple[str, bytes]:
         about = (project / "pyproject.toml").read_bytes()
         points = tomllib.loads(about.decode())["project"]["entry-points"]["lo_modules"]
         name = next(iter(points.values())).partition(".")[0]
-    except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError, StopIteration) as error:
-        raise InjectError(
-            f"{project}: expected the folder of an exported module, with a pyproject.toml that names it "
-            f"under 'lo_modules' ({error!r}); lo.export('my_module') makes one"
-        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        came = (
+            "a folder without it" if project.is_dir() else "a file" if project.exists() else "nothing there"
+        )
+    except (KeyError, StopIteration, AttributeError, TypeError):
+        came = "one whose pyproject.toml doesn't"
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        came = f"one that can't be read: {error}"
+    else:
+        return name, _packed(project, name, about)
+    raise InjectError(
+        f"{project}: expected the folder of an exported module, with a pyproject.toml that names it under "
+        f"'lo_modules', got {came}; lo.export('my_module') makes one"
+    )
+
+
+def _packed(project: Path, name: str, about: bytes) -> bytes:
     files = {"pyproject.toml": about}
     for path in sorted((project / name).rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
@@ -69,7 +81,7 @@ def pack(project: Path) -> tuple[str, bytes]:
             f"{project}: a module has at most {LIMIT:,} bytes, packed; this one {packed.tell():,}"
         )
     unpack(name, packed.getvalue())
-    return name, packed.getvalue()
+    return packed.getvalue()
 
 
 def unpack(name: str, data: bytes) -> Package:

@@ -21,6 +21,7 @@ class ProductionVerbs(Verbs):
     """The verbs of ``lo`` that ship."""
 
     _exported: Path | None = None
+    _exporting: tuple[tuple[Path, Job[ExportReport]], ...] = ()  # folders and what fills them
 
     def export(
         self,
@@ -73,6 +74,8 @@ class ProductionVerbs(Verbs):
                 job.progress(done, total, note)
 
         job = self._job(f"export {name}", work.go(progress))
+        running = [each for each in self._exporting if not each[1].finished]
+        self._exporting = (*running, (self._exported, job))
         return job
 
     def inject(
@@ -102,8 +105,14 @@ class ProductionVerbs(Verbs):
         what = self._exported if module is None else module
         if what is None:
             raise InjectError("which module? Export one first, with lo.export(...), or name its folder")
+        folder = Path(what).expanduser()
         if not rollback:
-            pack(Path(what))
+            if any(each == folder.absolute() and not job.finished for each, job in self._exporting):
+                raise InjectError(
+                    f"{folder}: its export is still running; await it first, as in await lo.export(...)"
+                )
+            pack(folder)
+            what = folder
         return self._job(
             f"injecting {Path(what).name}", send(url, token, what, migrate=migrate, rollback=rollback)
         )
