@@ -30,6 +30,16 @@ def test_a_wrong_argument_shows_the_users_lines_alone(shared_kernel: RunningKern
     assert "ZeroDivisionError" in shown, "what came before it is the user's"
 
 
+def test_a_cell_that_would_wait_for_itself_is_told_to_await(shared_kernel: RunningKernel) -> None:
+    """`job.result()` on the kernel's own loop raises at once, and says what to write."""
+    line = "lo.simulate(students=1, seconds=0.1).result()"
+    shown = _shown(shared_kernel, line)
+    assert "LOError: the job runs on this very loop, where job.result() would wait forever" in shown
+    assert "write 'await job' instead" in shown
+    assert "/lo_kernel/" not in shown, shown
+    assert line in shown
+
+
 A_VERB = """
 from lo_kernel.errors import LOError
 def a_verb():

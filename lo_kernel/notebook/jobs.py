@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from lo_kernel.bridge import LoopBridge
+from lo_kernel.errors import LOError
 
 __all__ = ["Job"]
 
@@ -151,10 +152,14 @@ class Job(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Its result, for a thread that waits for it (at most ``timeout`` seconds); a cell awaits the job.
 
-        On the app's own thread this raises at once where the work is still going on: it could never end.
+        On the app's own thread this raises :class:`~lo_kernel.errors.LOError` at once where the work is still
+        going on: it could never end.
         """
         if not self._future.done() and self._bridge.on_loop:
-            raise RuntimeError("the job runs on this very loop: write 'await job' instead of job.result()")
+            raise LOError(
+                "the job runs on this very loop, where job.result() would wait forever: write 'await job' "
+                "instead"
+            )
         self.awaited = True
         return self._future.result(timeout)
 
