@@ -40,6 +40,39 @@ def test_a_cell_that_would_wait_for_itself_is_told_to_await(shared_kernel: Runni
     assert line in shown
 
 
+CHOOSER = """
+import json
+def chosen(event):
+    return inner(event)
+def inner(event):
+    return {}
+"""
+
+
+def test_an_error_of_a_function_that_a_verb_called_shows_the_users_lines(
+    shared_kernel: RunningKernel,
+) -> None:
+    """The package's lines around a `where` are left out; what the function itself called is shown."""
+    shared_kernel.execute("typed = await lo.simulate(students=1, seconds=0.2, speed=10)")
+    for fails, error, last in (
+        ("event['nope']", "KeyError: 'nope'", "inner"),
+        ("int('x')", "ValueError: invalid literal", "inner"),
+        ("json.loads('{')", "JSONDecodeError: Expecting", "JSONDecoder.raw_decode"),
+    ):
+        shared_kernel.execute(CHOOSER.format(fails))
+        for verb in ("lo.events.filter(where=chosen)", "await lo.events.read(where=chosen)"):
+            shown = _shown(shared_kernel, verb)
+            assert f"----> 1 {verb}" in shown
+            assert f"in {last}(" in shown, shown
+            assert "in chosen(event)" in shown, shown
+            assert error in shown
+            assert "/lo_kernel/" not in shown, shown
+    full = shared_kernel.execute("%tb").messages
+    (whole,) = [each["content"]["traceback"] for each in full if each["msg_type"] == "error"]
+    assert "events.py" in "".join(whole)
+    assert "ZeroDivisionError" in _shown(shared_kernel, "1 / 0")
+
+
 A_VERB = """
 from lo_kernel.errors import LOError
 def a_verb():

@@ -17,7 +17,7 @@ from typing import Any
 
 from lo_kernel.errors import LOError
 
-__all__ = ["ErrorEntry", "ErrorLog"]
+__all__ = ["ErrorEntry", "ErrorLog", "is_own"]
 
 
 _EVENT_SHOWN = 1000  # characters of an event
@@ -212,6 +212,11 @@ class ErrorLog:
         return list(self._entries.values())[index]
 
 
+def is_own(file: str) -> bool:
+    """Whether a person wrote this file (or cell): it is none of this package, of others, or of Python's."""
+    return not file.startswith((_OURS, *_PYTHONS)) and not any(part in file for part in _PACKAGES)
+
+
 def _message(error: BaseException) -> str:
     try:
         return str(error) or repr(error)
@@ -237,11 +242,10 @@ def _line(error: Exception) -> Line:
     trace = error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(_OURS):
-            if any(part in file for part in _PACKAGES):
-                of_package = (file, trace.tb_lineno)
-            elif not file.startswith(_PYTHONS):
-                own = (file, trace.tb_lineno)
+        if is_own(file):
+            own = (file, trace.tb_lineno)
+        elif not file.startswith(_OURS) and any(part in file for part in _PACKAGES):
+            of_package = (file, trace.tb_lineno)
         trace = trace.tb_next
     return own if own[0] else of_package
 
