@@ -49,12 +49,42 @@ def observer(workspace: Path) -> LearningObserver:
 
 
 async def test_who_awaits_a_job_hears_of_its_failure_there_alone(workspace: Path) -> None:
-    """The cell that awaits has the traceback; no notice repeats it, and `lo.errors` keeps it."""
+    """The cell that awaits has the traceback; no notice, no card and no `lo.errors` repeats it."""
     lo = observer(workspace)
     with pytest.raises(ValueError, match="no such course"):
         await lo._job("query x", _fails())
+    with pytest.raises(ValueError, match="no such course"):
+        await asyncio.to_thread(lo._job("query x", _fails()).result)
     assert lo._take_notices() == []
-    assert [entry.message for entry in lo._runtime.errors] == ["no such course"]
+    assert len(lo.errors) == 0
+    assert "no such course" not in repr(lo)
+
+
+async def test_who_awaits_a_job_later_hears_of_its_failure_then(workspace: Path) -> None:
+    """Until then it is told, since nobody may ever await it; so is what a cell was stopped waiting for."""
+    lo = observer(workspace)
+    job = lo._job("query x", _fails())
+    with pytest.raises(ValueError, match="no such course"):
+        await asyncio.wrap_future(job._future)
+    assert "no such course" in repr(lo.errors)
+    with pytest.raises(ValueError, match="no such course"):
+        await job
+    assert len(lo.errors) == 0
+    may_end = asyncio.Event()
+
+    async def fails_later() -> None:
+        await may_end.wait()
+        await _fails()
+
+    job = lo._job("query y", fails_later())
+    waiting = asyncio.ensure_future(asyncio.shield(job))
+    await auntil(lambda: job.awaited)
+    waiting.cancel()
+    assert lo._take_notices() == []
+    may_end.set()
+    with pytest.raises(ValueError, match="no such course"):
+        await asyncio.wrap_future(job._future)
+    assert lo._take_notices() == ["query y: ValueError: no such course"]
 
 
 async def test_a_job_that_nobody_awaits_is_told_after_the_cell(workspace: Path) -> None:

@@ -182,7 +182,7 @@ class Events:
                 warnings.warn_explicit(note, UserWarning, *caller)
             return found
 
-        job = Job("reading events", work(), self._bridge, on_error=self._runtime.errors.add)
+        job = Job("reading events", work(), self._bridge, errors=self._runtime.errors)
         return job
 
     def to_frame(self, events: Iterable[Event] | None = None, **filters: Any) -> Any:
@@ -255,7 +255,7 @@ class Events:
             finally:
                 self._note(seen, "export")
 
-        job = Job(f"export to {target.name}", work(), self._bridge, on_error=self._runtime.errors.add)
+        job = Job(f"export to {target.name}", work(), self._bridge, errors=self._runtime.errors)
         return job
 
     def _chosen(self, search: Search, wanted: Callable[[Event], bool] | None) -> Iterator[Event]:

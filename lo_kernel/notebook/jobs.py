@@ -1,7 +1,7 @@
 """Jobs: work that goes on in the background, shown with its progress, awaitable, cancellable.
 
 A verb of ``lo`` checks its arguments, starts, and gives a :class:`Job`. Nobody has to await it; what it
-fails with is then in ``lo.errors``.
+fails with is then in ``lo.errors``, until somebody does: who awaits a job has its error there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 from lo_kernel.bridge import LoopBridge
 from lo_kernel.errors import LOError
 
+if TYPE_CHECKING:
+    from lo_kernel.engine.errorlog import ErrorEntry, ErrorLog
+
 __all__ = ["Job"]
 
 T = TypeVar("T")
@@ -26,7 +29,8 @@ class Job(Generic[T]):
     """A piece of work that has been started on the app's loop.
 
     ``await job`` gives its result, from any loop; ``job.cancel()`` ends it; ``done`` of ``total`` steps are
-    behind it (``total`` 0: nobody knows how many there are).
+    behind it (``total`` 0: nobody knows how many there are). ``errors`` hear what it failed with while nobody
+    awaits it.
 
     >>> async def work() -> int:
     ...     return 42
@@ -42,7 +46,7 @@ class Job(Generic[T]):
         work: Coroutine[Any, Any, T],
         bridge: LoopBridge,
         *,
-        on_error: Callable[[str, BaseException], object] | None = None,
+        errors: ErrorLog | None = None,
         on_show: Callable[[Job[T]], None] | None = None,
         on_cancel: Callable[[], None] | None = None,
     ) -> None:
@@ -56,7 +60,8 @@ class Job(Generic[T]):
         self.awaited = False  # whoever waits for it hears of its failure there
         self._future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._bridge = bridge
-        self._on_error = on_error
+        self._errors = errors
+        self._entry: ErrorEntry | None = None
         self._on_show = on_show
         self._on_cancel = on_cancel
         self._task: asyncio.Task[T] | None = None
@@ -83,13 +88,31 @@ class Job(Generic[T]):
             if self._on_cancel is not None:
                 self._on_cancel()
         elif (error := task.exception()) is not None:
-            if self._on_error is not None:
-                self._on_error(self.name, error)
+            if not self.awaited:
+                self._note(error)
             if not self._future.cancelled():
                 self._future.set_exception(error)
         elif not self._future.cancelled():
             self._future.set_result(task.result())
         self._tell()
+
+    def _note(self, error: BaseException) -> None:
+        errors, kind = self._errors, type(error).__name__
+        # a reducer has said so itself
+        if errors is not None and all(entry.kind != kind for entry in errors.of(self.name)):
+            self._entry = errors.add(self.name, error)
+
+    def _hear(self) -> None:
+        """Somebody waits for it, and hears of its failure."""
+        self.awaited = True
+        entry, self._entry = self._entry, None
+        if self._errors is not None and entry is not None and entry.count == 1:
+            self._errors.drop(entry)
+
+    def unheard(self) -> None:
+        """Say that who waited for it has gone, as a cell that was stopped: ``errors`` are to be told."""
+        if not self.finished:
+            self.awaited = False
 
     def _maybe_cancel(self, future: concurrent.futures.Future[T]) -> None:
         if future.cancelled() and self._task is not None and not self._task.done():
@@ -160,11 +183,14 @@ class Job(Generic[T]):
                 "the job runs on this very loop, where job.result() would wait forever: write 'await job' "
                 "instead"
             )
-        self.awaited = True
-        return self._future.result(timeout)
+        self._hear()
+        try:
+            return self._future.result(timeout)
+        finally:
+            self.unheard()
 
     def __await__(self) -> Generator[Any, None, T]:
-        self.awaited = True
+        self._hear()
         return asyncio.wrap_future(self._future).__await__()
 
     def __getitem__(self, key: object) -> NoReturn:

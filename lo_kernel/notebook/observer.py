@@ -62,7 +62,7 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
         self.events = Events(runtime, bridge)
         self.errors = Errors(runtime.errors, self._saw)
         self._seen: list[ErrorEntry] = []
-        self._unsaid: list[tuple[ErrorEntry, Job[Any] | None]] = []
+        self._unsaid: list[ErrorEntry] = []
         runtime.errors.subscribe(self._went_wrong)
 
     # -- where it is ---------------------------------------------------------------------------
@@ -254,10 +254,10 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
 
     def _went_wrong(self, entry: ErrorEntry) -> None:
         if self._is_news(entry):
-            self._unsaid.append((entry, self._failing))
+            self._unsaid.append(entry)
         if len(self._unsaid) > self._runtime.errors.limit:  # nobody has run a cell for long
             held = {id(each) for each in self._runtime.errors}
-            self._unsaid = [(each, job) for each, job in self._unsaid if id(each) in held]
+            self._unsaid = [each for each in self._unsaid if id(each) in held]
 
     def _is_news(self, entry: ErrorEntry) -> bool:
         """Events that come before there is a first reducer are none; one that was cancelled isn't there."""
@@ -266,20 +266,18 @@ class LearningObserver(FileVerbs, PersonVerbs, QueryVerbs, ChartVerbs, Productio
 
     def _saw(self, entries: list[ErrorEntry]) -> None:
         """The cell shows these itself: nothing below it has to say them again."""
-        unsaid = {id(entry) for entry, _ in self._unsaid}
+        unsaid = {id(entry) for entry in self._unsaid}
         self._seen += [entry for entry in entries if id(entry) in unsaid]
 
     def _take_notices(self) -> list[str]:
         """What went wrong since the last call, a line each: the kernel shows it after a cell."""
         unsaid, self._unsaid = self._unsaid, []
         seen, self._seen = {id(entry) for entry in self._seen}, []
-        held = {id(entry) for entry in self._runtime.errors}  # not those of a reducer that was mended since
-        # what was awaited in a cell stands there already, with its traceback
-        notices = [
-            str(entry)
-            for entry, job in unsaid
-            if id(entry) in held and id(entry) not in seen and (job is None or not job.awaited)
-        ]
+        for job in self._underway:
+            job.unheard()  # a cell that waited for it has ended
+        # not those of a reducer that was mended since, or that a cell got itself by awaiting a job
+        held = {id(entry) for entry in self._runtime.errors}
+        notices = [str(entry) for entry in unsaid if id(entry) in held and id(entry) not in seen]
         return notices[:_NOTICES] + (
             [f"and {len(notices) - _NOTICES} more"] if len(notices) > _NOTICES else []
         )

@@ -38,7 +38,7 @@ class Reducers(Mapping[str, "Registration"]):
         """Take a reducer out, its states with it; the events stay."""
         self._runtime.registry.get(reducer_id)
         work = self._runtime.remove_reducer(reducer_id)
-        return Job(f"removing {reducer_id!r}", work, self._bridge, on_error=self._runtime.errors.add)
+        return Job(f"removing {reducer_id!r}", work, self._bridge, errors=self._runtime.errors)
 
     def __repr__(self) -> str:
         lines = [self._line(registration) for registration in self._runtime.registry]

@@ -26,7 +26,7 @@ class Verbs:
         self._bridge = bridge
         self._kernel = kernel
         self._jobs: JobDisplays | None = None
-        self._failing: Job[Any] | None = None  # the one whose error is being noted
+        self._underway: list[Job[Any]] = []
 
     def _needs_app(self) -> None:
         if self._runtime.started is None:
@@ -49,13 +49,9 @@ class Verbs:
             else:
                 self._job_displays().show(job, about)
 
-        def failed(name: str, error: BaseException) -> None:
-            if not self._runtime.errors.of(name):  # a reducer has said so itself
-                self._failing = job
-                self._runtime.errors.add(name, error)
-                self._failing = None
-
-        job = Job(name, work, self._bridge, on_error=failed, on_show=show, on_cancel=on_cancel)
+        errors = self._runtime.errors
+        job = Job(name, work, self._bridge, errors=errors, on_show=show, on_cancel=on_cancel)
+        self._underway = [*(each for each in self._underway if not each.finished), job]
         return job
 
     def _job_displays(self) -> JobDisplays:

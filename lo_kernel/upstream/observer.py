@@ -74,7 +74,7 @@ class DeployedObserver:
         """
         dag, name = self._find(query, export)
         work = _rows(dag, name, parameters, self._lo._runtime.reads)
-        return Job(f"query {name}", work, self._bridge, on_error=self._lo._runtime.errors.add)
+        return Job(f"query {name}", work, self._bridge, errors=self._lo._runtime.errors)
 
     def add_reducer(
         self,
@@ -112,7 +112,7 @@ class DeployedObserver:
             reads.act("reducer", id, code=code_hash(reducer), module=module)
             return done
 
-        return Job(f"reducer {id!r}", work(), self._bridge, on_error=self._lo._runtime.errors.add)
+        return Job(f"reducer {id!r}", work(), self._bridge, errors=self._lo._runtime.errors)
 
     def _find(self, query: Any, export: str | None) -> tuple[dict[str, Any], str]:
         dags = _part("module_loader").execution_dags()
