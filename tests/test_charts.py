@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -288,9 +288,18 @@ def test_text_says_the_same() -> None:
     assert len(lines[4][2]) == 4 * len(lines[5][2])
 
 
-values = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-)
+def test_what_is_no_number_is_no_value() -> None:
+    """NaN and infinity are drawn and printed as nothing is, on a page and in a text alike."""
+    given, rows = learners(2.5, None, 8.0), learners(2.5, float("nan"), 8.0)
+    for kind in get_args(Kind):
+        chart = Chart("x", kind=kind)
+        assert json.dumps(chart.spec(rows)) == json.dumps(chart.spec(given))
+        assert chart.text(rows) == chart.text(given)
+        assert chart.drawing(rows) == chart.drawing(given)
+    assert Chart("x").drawing(learners(float("inf"), float("-inf"))).kind == "waiting"
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 answers = st.lists(
     st.dictionaries(
         st.sampled_from(["student", "user_id", "a", "b", "error", "function"]) | st.text(), values

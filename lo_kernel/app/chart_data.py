@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, TypeAlias, TypeGuard
 
 from lo_kernel.app.series import Series, series_of
@@ -171,6 +172,8 @@ def _flat(
             series.setdefault(path, [None] * rows)[index] = found
         elif isinstance(value, Mapping):
             values.update(_flat(value, series, index, rows, f"{path}."))
+        elif isinstance(value, float) and not isfinite(value):
+            values[path] = None  # as a page has it, and as aggregates count it
         elif value is None or isinstance(value, str | int | float | bool):
             values[path] = value
         # A list is no plain value, and its length may not be what it is about: left out.
