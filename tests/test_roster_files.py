@@ -88,6 +88,36 @@ async def test_rows_that_cannot_be_used_are_left_out_and_named(
     assert not len(errors)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("r.csv", f"{HEADER}c1,tc-u0,Ada\nc2,tc-u0,Bea\nc1,tc-u0,Ada\nc1,tc-u0,Bea\n", "r.csv, line 5"),
+        (
+            "r.json",
+            json.dumps(
+                {"courses": [{"id": "c1", "students": [{"id": "tc-u0", "name": n} for n in ("Ada", "Bea")]}]}
+            ),
+            "r.json, course 1, student 2",
+        ),
+    ],
+)
+async def test_a_learner_who_is_in_a_course_twice_is_told(
+    tmp_path: Path, name: str, text: str, where: str
+) -> None:
+    """The first row stays, the line of another profile is said; of the same row again, nothing is."""
+    (tmp_path / name).write_text(text)
+    roster, errors, _ = rosters()
+    await roster.load(tmp_path / name)
+    assert [row["profile"] for row in await roster.roster("c1", names=True)] == [
+        {"name": {"full_name": "Ada"}}
+    ]
+    (entry,) = errors
+    assert entry.message == (
+        f"{where}: expected a learner once in a course, got one again with another profile. "
+        "This row is left out"
+    )
+
+
 async def test_many_rows_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     """Five are named; of the others it is said how many there are."""
     (tmp_path / "r.csv").write_text(HEADER + "c1,,A\n" * 9)

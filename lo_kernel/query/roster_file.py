@@ -54,8 +54,9 @@ def read_roster(path: Path, problems: list[str] | None = None) -> dict[str, Cour
     ``.json``: a list of such rows, or ``{"courses": [{"id", "name", "students": [row, ...]}]}``.
 
     An id without a provenance (``u0`` instead of ``tc-testcase-u0``) is taken as it is, quoted as keys
-    quote it. A row that can't be used is left out, and ``problems`` get what is wrong with it, with file and
-    line, and without what else is in the row. Raises :class:`SettingsError` for a file that is no roster.
+    quote it. A row that can't be used is left out, as is one of a learner whom the course has already with
+    another profile; ``problems`` get what is wrong with it, with file and line, and without what else is in
+    the row. Raises :class:`SettingsError` for a file that is no roster.
     """
     problems = [] if problems is None else problems
     try:
@@ -162,12 +163,13 @@ def _add_course(courses: dict[str, Course], course: Any, where: str, problems: l
         problems.append(f"{where}: expected a list of rows under 'students', got {_kind(students)}")
         return
     for number, row in enumerate(students, 1):
+        place = f"{where}, student {number}"
         try:
-            member = member_of(row, f"{where}, student {number}")
+            member = member_of(row, place)
         except SettingsError as error:
             problems.append(str(error))
         else:
-            made.members[member.user_id] = member
+            _enter(made, member, place, problems)
 
 
 def _add(courses: dict[str, Course], row: Any, where: str, problems: list[str]) -> None:
@@ -177,8 +179,13 @@ def _add(courses: dict[str, Course], row: Any, where: str, problems: list[str]) 
         problems.append(str(error))
         return
     key = str(_first(row, _COURSE_COLUMNS) or EVERYONE)
-    course = courses.setdefault(key, Course(key, str(row.get("course_name") or key)))
-    course.members[member.user_id] = member
+    _enter(courses.setdefault(key, Course(key, str(row.get("course_name") or key))), member, where, problems)
+
+
+def _enter(course: Course, member: Member, where: str, problems: list[str]) -> None:
+    """Put a learner into a course; the first of two rows stays."""
+    if course.members.setdefault(member.user_id, member) != member:
+        problems.append(f"{where}: expected a learner once in a course, got one again with another profile")
 
 
 def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
