@@ -15,8 +15,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from apps import running_app
 from harness import RunningKernel, free_port
 from jupyter_client.blocking.client import BlockingKernelClient
+from page_parts import send
 from waiting import until
 
 import lo_kernel
@@ -124,6 +126,24 @@ def test_no_option_serves_the_app(start: Started, workspace: Path, way: str) -> 
     assert server.end() == 0
     assert not (workspace / "owner.json").exists()
     assert "Traceback" not in server.output
+
+
+async def test_serving_says_once_what_is_wrong_with_the_roster(
+    start: Started, workspace: Path, tmp_path: Path
+) -> None:
+    """A service's log has it at the start, without anybody's id: a log is not erased with its learners."""
+    async with running_app(Settings(workspace=str(workspace), port=0)) as runtime:
+        await send(runtime, "ann")
+    roster = tmp_path / "r.csv"
+    roster.write_text("user_id,name\nann,Ann Lee\n,Bo Lee\n")
+    server = start("serve", "--port", "0", "--roster", str(roster))
+    server.says("/admin/status says more")
+    assert server.end() == 0
+    said = [line for line in server.output.splitlines() if line.startswith("roster")]
+    assert said == [
+        "roster: r.csv, line 3: expected a learner's id under 'user_id', got none. This row is left out",
+        "roster: its ids and those that were seen don't fit together; /admin/status says more",
+    ]
 
 
 def test_serving_ends_with_sigterm(start: Started) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from lo_kernel.commands.options import OptionParser, add_settings, settings_from
 from lo_kernel.commands.production import add_production, check_modules, log_lines, token_path, use_file
+from lo_kernel.engine.errorlog import ErrorLog
 from lo_kernel.kernel import kernelspec
 from lo_kernel.kernel.apps import app_factory, check_app
 from lo_kernel.kernel.audit.requests import KernelRecord
@@ -24,6 +25,7 @@ from lo_kernel.kernel.held import keep_events, what_holds
 from lo_kernel.kernel.host import AppHost, bind_first, port_candidates
 from lo_kernel.kernel.logs import log_to
 from lo_kernel.kernel.running import Running, announce
+from lo_kernel.query.strangers import WHO
 from lo_kernel.runtime import Runtime
 from lo_kernel.settings import Settings
 
@@ -122,6 +124,8 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
             print("The workspace belongs to another process, which this one follows.", file=sys.stderr)
         if settings.allow_inject:
             print(f"Modules may be put in with the token in {token_path(settings)}", file=sys.stderr)
+        for notice in _of_roster(runtime.errors):
+            print(notice, file=sys.stderr, flush=True)
         await over.wait()
     finally:
         ending.loop_over()
@@ -131,6 +135,14 @@ async def _serve(settings: Settings, port_asked_for: bool) -> None:
             record.close()
         leave()
         ending.all_over()
+
+
+def _of_roster(errors: ErrorLog) -> list[str]:
+    """What is wrong with the roster, a line each; no learner's id, which no erasure would find in a log."""
+    found = [f"roster: {entry.message}" for entry in errors.of("roster")]
+    if errors.of(WHO):
+        found.append("roster: its ids and those that were seen don't fit together; /admin/status says more")
+    return found
 
 
 async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
