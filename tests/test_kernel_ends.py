@@ -247,8 +247,8 @@ def test_ten_kernels_at_once(environment: dict[str, str], tmp_path: Path, worksp
     finally:
         for each in started:
             each.terminate()
-        for each in started:
-            assert each.wait(20) == 0
+        ends = [each.wait(20) for each in started]
+    assert ends == [0] * 10
     assert len({text.split("http://127.0.0.1:")[1].split("/")[0] for text in said.values()}) == 10
     assert all(str(workspace) in text for text in said.values())
     (owner,) = [pid for pid, text in said.items() if "owned by this kernel" in text]
@@ -265,7 +265,7 @@ def _first_words(file: Path) -> str:
         if message["msg_type"] == "display_data":
             said.append(message["content"]["data"]["text/plain"])
 
-    until(file.exists, timeout=40)
+    until(lambda: file.exists() and file.read_text().endswith("}"), timeout=40, what="all of its file")
     client = BlockingKernelClient(connection_file=str(file))
     client.load_connection_file()
     client.start_channels()
