@@ -38,6 +38,7 @@ def reducer_facts(registrations: Iterable[Any]) -> list[dict[str, Any]]:
             "status": reducer.status,
             "done": reducer.done,
             "total": reducer.total,
+            "behind": reducer.behind,
             "events": reducer.events,
             "errors": reducer.errors,
             "last_error": reducer.last_error,

@@ -296,7 +296,7 @@ function tell() {
   const facts = state.facts
     ? `${learnersSaid(state.facts)} · ${rate(state.facts.events_per_second)} events/s`
     : "";
-  const late = behindWords(behind());
+  const late = behindWords(behind(), state.facts?.reducers);
   const now = JSON.stringify([name, word, text, facts, late]);
   if (now === told) return;
   told = now;

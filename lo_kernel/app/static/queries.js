@@ -17,7 +17,7 @@ const access = new Access("");
 const get = (id) => document.getElementById(id);
 let about = JSON.parse(get("about").textContent);
 const mayWrite = about.open;
-const state = { chosen: null, own: null, answer: null, rows: null, behind: {}, live: false, asked: 0, took: null, last: null, expired: false, unreachable: false };
+const state = { chosen: null, own: null, answer: null, rows: null, behind: {}, reducers: [], live: false, asked: 0, took: null, last: null, expired: false, unreachable: false };
 
 let learners = null;
 let named = 0;
@@ -73,6 +73,7 @@ async function look() {
         else if (!state.chosen) follow();
         list();
       }
+      if (state.live && state.chosen && state.chosen.name !== OWN && Object.values(behind()).includes("paused")) drawing();
       if (state.unreachable) state.answer?.hurry(true);
       state.unreachable = false;
     } catch {
@@ -167,6 +168,8 @@ async function drawing() {
 let builtAs = "";
 function build({ svg, nodes, seconds, dag, reducers }) {
   get("built").hidden = false;
+  state.reducers = state.chosen?.name === OWN ? [] : reducers; // of one's own nobody looks again how far they are
+  tell();
   const late = behind();
   const notes = reducers.filter(({ id, status }) => status !== "paused" || !(id in late)).map(care).filter(Boolean).join(" ");
   get("reducers").hidden = !notes;
@@ -404,7 +407,7 @@ function condition() {
 
 function tell() {
   const [name, word, said] = condition();
-  const late = behindWords(behind());
+  const late = behindWords(behind(), state.reducers);
   get("behind").hidden = !late;
   if (get("behind").textContent !== late) get("behind").textContent = late;
   document.body.dataset.state = name;

@@ -18,10 +18,14 @@ export function counted(number, one, several = `${one}s`) {
   return `${figure(number)} ${number === 1 ? one : several}`;
 }
 
-/** What `behind` of an answer means for who reads it; empty where nothing is. */
-export function behindWords(behind) {
+/** What `behind` of an answer means for who reads it; empty where nothing is. `reducers` say by how many events. */
+export function behindWords(behind, reducers = []) {
   return Object.entries(behind).map(([reducer, why]) => {
-    if (why === "paused") return `The reducer ${reducer} is paused: newer events aren't in this answer until its code runs again.`;
+    if (why === "paused") {
+      const events = reducers.find(({ id }) => id === reducer)?.behind;
+      if (events === 0) return `The reducer ${reducer} is paused, with all events so far in this answer: newer ones won't be until its code runs again.`;
+      return `The reducer ${reducer} is paused: newer events ${events ? "aren't in" : "don't come into"} this answer until its code runs again.`;
+    }
     if (why === "replaced") return `The reducer ${reducer} was changed: this is the answer of the code before, until the new one has gone through past events.`;
     return `The reducer ${reducer} is not at the newest event (${why}): some aren't in this answer yet.`;
   }).join(" ");
