@@ -219,16 +219,26 @@ async def test_a_follower_is_told_who_owns_it(tmp_path: Path, workspace: Path) -
         await auntil(lambda: follower.pipeline.routed == 3)
 
 
-async def test_the_same_file_twice_at_once_is_refused(tmp_path: Path, workspace: Path) -> None:
+async def test_the_same_file_twice_at_once_is_refused(
+    tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two replays of one content can't run beside each other: they would double it."""
     path = study_log(tmp_path / "x", range(2000))
     async with running(workspace) as runtime:
-        both = await asyncio.gather(
-            replay(runtime, path), replay(runtime, compressed(path, "gz")), return_exceptions=True
-        )
-        errors = [each for each in both if isinstance(each, EventError)]
-        assert [each.reason for each in errors] == ["already_replaying"]
-        assert runtime.archive.last == 2000
+        to_end, sync = asyncio.Event(), runtime.pipeline.sync
+
+        async def last_step() -> None:
+            await to_end.wait()
+            await sync()
+
+        monkeypatch.setattr(runtime.pipeline, "sync", last_step)
+        first = asyncio.ensure_future(replay(runtime, path))
+        await auntil(lambda: runtime.replays.digests)
+        with pytest.raises(EventError, match="is being replayed already") as wrong:
+            await replay(runtime, compressed(path, "gz"))
+        assert wrong.value.reason == "already_replaying"
+        to_end.set()
+        assert (await first).events == runtime.archive.last == 2000
         assert (await replay(runtime, path)).held == 2000
 
 
