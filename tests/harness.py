@@ -27,6 +27,7 @@ KERNEL = "learning_observer"
 CHROMIUM_ARGS = ("--no-sandbox", "--disable-quic", "--disable-background-networking")
 
 _LOOK = 0.01  # seconds between two looks whether a process is gone
+_PORTS_TAKEN = 3  # times that a kernel is started where others take its ports
 
 Message = dict[str, Any]
 
@@ -172,25 +173,35 @@ class RunningKernel:
         self._timeout = timeout
         runtime = Path(self.environment["JUPYTER_RUNTIME_DIR"])
         runtime.mkdir(parents=True, exist_ok=True)
-        connection_file = runtime / f"kernel-{os.getpid()}-{time.monotonic_ns()}.json"
-        self.manager = KernelManager(
-            kernel_name=name, connection_file=str(connection_file), **dict(connection or {})
+        options: dict[str, Any] = {"kernel_name": name, **(connection or {})}
+        for left in reversed(range(_PORTS_TAKEN)):
+            options["connection_file"] = str(runtime / f"kernel-{os.getpid()}-{time.monotonic_ns()}.json")
+            self._output = self.log.open("wb")
+            self.manager = KernelManager(**options)
+            try:
+                self._start(arguments)
+                break
+            except BaseException as error:
+                self.stop(now=True)
+                if connection or not left or not self._lost_its_ports(error):
+                    raise
+
+    def _start(self, arguments: Sequence[str]) -> None:
+        self.manager.start_kernel(
+            env=self.environment,
+            extra_arguments=list(arguments),
+            stdout=self._output,
+            stderr=self._output,
+            cwd=str(self.root),
         )
-        self._output = self.log.open("wb")
-        try:
-            self.manager.start_kernel(
-                env=self.environment,
-                extra_arguments=list(arguments),
-                stdout=self._output,
-                stderr=self._output,
-                cwd=str(root),
-            )
-            self.client: BlockingKernelClient = self.manager.client()
-            self.client.start_channels()
-            self._ready()
-        except BaseException:
-            self.stop(now=True)
-            raise
+        self.client: BlockingKernelClient = self.manager.client()
+        self.client.start_channels()
+        self._ready()
+
+    def _lost_its_ports(self, error: BaseException) -> bool:
+        """Whether another program has taken a port between the choice of it and the kernel's start."""
+        answered = isinstance(error, ValueError) and "<IDS|MSG>" in str(error)  # by that one
+        return answered or "Address already in use" in self.log.read_text(errors="replace")
 
     @property
     def pid(self) -> int:
