@@ -29,7 +29,7 @@ TOKEN_KINDS = ("notebook", "ingest", "read")
 
 
 _PROBING = 0.1  # seconds that somebody who looks may hold the lock
-_TAKEN = 0.5  # seconds in which the lock must be free for a moment, while nobody says that he owns it
+_TAKEN = 0.5  # seconds in which a start waits for that, where several look
 _FIRST_TOKENS = 2.0  # seconds that a new workspace's owner may take to make its tokens
 
 
@@ -123,7 +123,7 @@ class Workspace:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.owner = self._acquire()
+            self.owner = self._acquire(_TAKEN)
             self._secrets = self._shared_secrets()
         except OSError as error:
             self.close()
@@ -136,9 +136,9 @@ class Workspace:
             raise
         return self.owner
 
-    def _acquire(self) -> bool:
+    def _acquire(self, within: float) -> bool:
         lock = FileLock(self.path / "owner.lock")
-        deadline = time.monotonic() + _TAKEN
+        deadline = time.monotonic() + within
         while not lock.acquire():
             # those who only look whether it is owned hold it for moments, and may do so often
             if time.monotonic() >= deadline or self._file_owner() is not None:
@@ -167,7 +167,7 @@ class Workspace:
     def own(self) -> bool:
         """Take over a workspace that this process follows; whether it is the owner now."""
         if not self.owner:
-            self.owner = self._acquire()
+            self.owner = self._acquire(_PROBING)  # an app is at work here meanwhile
         return self.owner
 
     def still_owned(self) -> bool:
