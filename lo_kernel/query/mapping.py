@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import copy
 import time
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -105,8 +104,7 @@ class MapStep(Step):
                 function_name=function.name,
             )
             return {**wrong, "provenance": provenance}
-        given = copy.deepcopy(value) if isinstance(value, dict | list) else value
-        kwargs = own(kwargs)
+        given, kwargs = own(value), own(kwargs)
         try:
             if threads:
                 context = contextvars.copy_context()

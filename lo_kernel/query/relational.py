@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +114,7 @@ class KeysStep(Step):
         self._known = _signature(registration)
         self._dimensions = dimensions(self.node, registration)
         self._given_dimensions = [one for one in self._dimensions if one.given]
-        self._default = copy.deepcopy(registration.default)  # a function may change what it is given
+        self._default = own(registration.default)  # a function may change what it is given
         direct = {one.values.node for one in self._dimensions if isinstance(one.values, Ref)}
         self._side_by_side = direct == set(self.inputs)
         missing = [one for one in self._dimensions if not one.given]

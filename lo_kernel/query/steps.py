@@ -157,9 +157,8 @@ class ValueStep(Step):
         """The value, as it stands or of the node it names."""
         value = self.node.fields.get("value")
         found = self.env.resolve(value)
-        return (
-            found if isinstance(value, Ref) else own(found)
-        )  # the DAG stays as it is, whoever has the answer
+        # A constant is copied: the DAG stays as it is, whoever has the answer.
+        return found if isinstance(value, Ref) else own(found)
 
     async def refresh(self, changes: Mapping[str, Change], dirt: Dirt) -> Change:
         """What changed in the node that it names."""
