@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from harness import RunningKernel
 
 
@@ -28,6 +29,16 @@ def test_a_wrong_argument_shows_the_users_lines_alone(shared_kernel: RunningKern
     assert "decoder.py" in shown
     shown = _shown(shared_kernel, "try:\n    1 / 0\nexcept ZeroDivisionError:\n    mine()")
     assert "ZeroDivisionError" in shown, "what came before it is the user's"
+
+
+@pytest.mark.parametrize("cell", ["1 +", "  x = 1\n y = 2", "def f():\nreturn 1", "'abc", "await = 3"])
+def test_what_is_no_python_shows_its_line_alone(shared_kernel: RunningKernel, cell: str) -> None:
+    """No line of what reads a cell stands above the one that is wrong; as in any kernel."""
+    shown = _shown(shared_kernel, cell)
+    assert shown.lstrip().startswith("Cell In["), shown
+    assert "Error: " in shown
+    assert "File " not in shown, shown
+    assert "compile" in _shown(shared_kernel, "compile('1 +', 'x', 'exec')"), "which a cell that runs has"
 
 
 def test_a_cell_that_would_wait_for_itself_is_told_to_await(shared_kernel: RunningKernel) -> None:

@@ -87,6 +87,11 @@ def _show(
     traceback: TracebackType | None,
     tb_offset: int | None = None,
 ) -> Any:
+    if issubclass(kind, SyntaxError) and not any(
+        cell_of(shell, each.tb_frame.f_code.co_filename) for each in _frames(traceback)
+    ):
+        shell.showsyntaxerror()  # of the cell itself, which hasn't run: there are no lines to show
+        return
     said = issubclass(kind, _SAID) or (issubclass(kind, _ARGUMENTS) and _raised_here(traceback))
     short = cut(shell, traceback) if said else _called(traceback)
     if short is None:
