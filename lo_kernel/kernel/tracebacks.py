@@ -90,7 +90,8 @@ def _show(
     if issubclass(kind, SyntaxError) and not any(
         cell_of(shell, each.tb_frame.f_code.co_filename) for each in _frames(traceback)
     ):
-        shell.showsyntaxerror()  # of the cell itself, which hasn't run: there are no lines to show
+        # Of the cell itself, which hasn't run: there are no lines to show.
+        shell.showsyntaxerror()  # type: ignore[no-untyped-call] # it has no annotations
         return
     said = issubclass(kind, _SAID) or (issubclass(kind, _ARGUMENTS) and _raised_here(traceback))
     short = cut(shell, traceback) if said else _called(traceback)
